@@ -1,0 +1,142 @@
+"""Streaming readers and atomic writers of JSON Lines rows.
+
+A file is written as ``x.jsonl.part`` and renamed when complete, so a file that exists is
+whole; ``x.meta.json`` beside it says how it was made (see `manifests.meta`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from manifests.meta import write_meta
+from manifests.rows import NBest, Row, Utterance, nbest_problems, utterance_problems
+
+R = TypeVar("R", bound=Row)
+
+_CHECKS: dict[type[Row], Callable[[Any], list[str]]] = {
+    Utterance: utterance_problems,
+    NBest: nbest_problems,
+}
+
+
+class RowError(ValueError):
+    """A bad row; the message is ``file:line: value, rule``."""
+
+
+def part_path(path: Path) -> Path:
+    """Return where ``path`` is kept until it is complete."""
+    return path.with_name(path.name + ".part")
+
+
+def decode_rows(lines: Iterable[bytes], row_type: type[R], name: str) -> Iterator[R]:
+    """Yield checked rows from lines; ``name`` is the file in error messages (`RowError`)."""
+    decode = msgspec.json.Decoder(row_type).decode
+    check = _CHECKS[row_type]
+    for number, line in enumerate(lines, 1):
+        try:
+            row = decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RowError(f"{name}:{number}: {error}") from None
+        problems = check(row)
+        if problems:
+            raise RowError(f"{name}:{number}: {problems[0]}")
+        yield row
+
+
+def read_rows(path: Path, row_type: type[R]) -> Iterator[R]:
+    """Stream the rows of a file; raise `RowError` at the first bad one."""
+    with Path(path).open("rb") as lines:
+        yield from decode_rows(lines, row_type, str(path))
+
+
+def read_manifest(path: Path) -> Iterator[Utterance]:
+    """Stream a manifest's utterances with ``audio_filepath`` resolved against its folder."""
+    folder = Path(path).resolve().parent
+    for row in read_rows(path, Utterance):
+        yield msgspec.structs.replace(row, audio_filepath=str(folder / row.audio_filepath))
+
+
+def read_nbest(path: Path) -> Iterator[NBest]:
+    """Stream what one system heard."""
+    return read_rows(path, NBest)
+
+
+def recover_part(path: Path, row_type: type[R]) -> list[R]:
+    """Return the whole rows of ``path``'s unfinished ``.part`` and cut off a torn last line.
+
+    A killed writer may leave half a line; everything before it is kept (`RowError` if a line
+    in the middle is bad, which no kill can cause).
+    """
+    part = part_path(Path(path))
+    if not part.exists():
+        return []
+    data = part.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with part.open("r+b") as handle:
+            handle.truncate(len(whole))
+    return list(decode_rows(whole.splitlines(), row_type, str(part)))
+
+
+class RowWriter:
+    """Write rows to ``path``; the file appears only when the ``with`` block ends cleanly.
+
+    With ``resume`` the rows of an unfinished ``.part`` are kept and new ones follow them.
+    After an exception the ``.part`` stays, for a later resume.
+    """
+
+    def __init__(
+        self, path: Path, *, meta: Mapping[str, Any] | None = None, resume: bool = False
+    ) -> None:
+        self.path = Path(path)
+        self._meta = meta
+        self._encode = msgspec.json.Encoder().encode
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = part_path(self.path).open("ab" if resume else "wb")
+
+    def write(self, row: Row) -> None:
+        self._file.write(self._encode(row) + b"\n")
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system: it survives ``kill -9``."""
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.flush()
+        if kind is None:
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if kind is None:
+            write_meta(self.path, self._meta or {})
+            part_path(self.path).replace(self.path)
+
+
+def write_rows(path: Path, rows: Iterable[Row], *, meta: Mapping[str, Any] | None = None) -> int:
+    """Write rows atomically and return how many there were."""
+    count = 0
+    with RowWriter(path, meta=meta) as writer:
+        for count, row in enumerate(rows, 1):  # noqa: B007
+            writer.write(row)
+    return count
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a small text file so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_path(path)
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,129 @@
+"""The rows that cross every package border: what was said and what was heard.
+
+All of them are frozen msgspec structs, stored one JSON object to a line. An unknown
+field is an error; an unknown value is ``None`` and its key is absent, never 0 or "".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, get_args
+
+import msgspec
+
+Seconds = float
+"""Times and durations."""
+
+LogProb = float
+"""Natural logarithm of a probability; higher is better."""
+
+AgeBucket = Literal["3-4", "5-7", "8-11", "12+"]
+AGE_BUCKETS: tuple[AgeBucket, ...] = get_args(AgeBucket)
+
+# What sclite, CTM and Kaldi can all carry in an id without quoting.
+UTT_ID = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class Row(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What all rows share: frozen, keyword-only, strict about unknown fields."""
+
+
+class Utterance(Row, frozen=True):
+    """One recording, or a part of one, and what was said in it.
+
+    Keys are NeMo's where NeMo has one, so a manifest is also a NeMo manifest.
+    """
+
+    utt_id: str
+    audio_filepath: str  # relative to the manifest's folder, or absolute
+    duration: Seconds
+    offset: Seconds = 0.0
+    text: str | None = None  # as transcribed; None on a blind set, "" for silence
+    speaker: str | None = None
+    session: str | None = None
+    age: AgeBucket | None = None
+    language: str = "en"
+    source: str | None = None  # corpus
+    noisy: bool | None = None
+    extra: dict[str, Any] | None = None  # carried along, never read by a system
+
+
+class Word(Row, frozen=True):
+    """One recognised word; ``start`` and ``end`` are those of the word itself."""
+
+    text: str
+    start: Seconds | None = None
+    end: Seconds | None = None
+    confidence: float | None = None  # probability that the word is right; None = not given
+
+
+class Hypothesis(Row, frozen=True):
+    """One transcript of an utterance; silence is text ""."""
+
+    text: str  # raw, as the recogniser wrote it
+    score: LogProb | None = None  # total
+    lm_score: LogProb | None = None  # when rescored
+    words: tuple[Word, ...] | None = None
+
+
+class NBest(Row, frozen=True):
+    """What one system heard: hypotheses best first, never an empty list.
+
+    ``error`` says why an utterance could not be decoded; ``hyps`` is then one empty hypothesis.
+    """
+
+    utt_id: str
+    system: str
+    hyps: tuple[Hypothesis, ...]
+    error: str | None = None
+
+    @property
+    def best(self) -> Hypothesis:
+        return self.hyps[0]
+
+
+def age_bucket(years: float) -> AgeBucket:
+    """Return the age bucket of an age in years (below 3 counts as "3-4").
+
+    >>> age_bucket(6), age_bucket(11.9), age_bucket(40)
+    ('5-7', '8-11', '12+')
+    """
+    if years < 5:
+        return "3-4"
+    if years < 8:
+        return "5-7"
+    if years < 12:
+        return "8-11"
+    return "12+"
+
+
+def utterance_problems(row: Utterance) -> list[str]:
+    """Return what is wrong with a row by itself, each as "value, rule"."""
+    problems = []
+    if not UTT_ID.fullmatch(row.utt_id):
+        problems.append(f"utt_id is {row.utt_id!r}, must match [A-Za-z0-9._-]+")
+    if not row.audio_filepath:
+        problems.append("audio_filepath is '', must name a file")
+    if not 0 < row.duration < float("inf"):
+        problems.append(f"duration is {row.duration:g} s, must be > 0")
+    if not 0 <= row.offset < float("inf"):
+        problems.append(f"offset is {row.offset:g} s, must be >= 0")
+    return problems
+
+
+def nbest_problems(row: NBest) -> list[str]:
+    """Return what is wrong with a decoded row by itself, each as "value, rule"."""
+    problems = []
+    if not UTT_ID.fullmatch(row.utt_id):
+        problems.append(f"utt_id is {row.utt_id!r}, must match [A-Za-z0-9._-]+")
+    if not row.hyps:
+        problems.append("hyps is empty, must hold at least one hypothesis (silence is text '')")
+    for hyp in row.hyps:
+        for word in hyp.words or ():
+            if word.confidence is not None and not 0 <= word.confidence <= 1:
+                problems.append(f"confidence is {word.confidence:g}, must lie in [0, 1]")
+            if word.start is not None and word.end is not None and word.end < word.start:
+                problems.append(f"word ends at {word.end:g} s, before its start {word.start:g} s")
+    return problems
