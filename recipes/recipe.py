@@ -1,0 +1,52 @@
+"""A recipe's settings: which corpus, which sets, which config for each system.
+
+    python -m recipes.recipe recipes/conf/mini.yaml
+
+prints one ``key=value`` a line (``corpus=mini``), which is how `run.sh` reads a recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from systems.config import Config, load_config
+
+
+class Recipe(Config, frozen=True):
+    """What `run.sh` needs to know of a corpus."""
+
+    corpus: str  # an importer of `manifests.prepare`
+    source: str = ""  # the corpus' folder; "" = made under the experiment's folder
+    where: str = ""  # where to get the corpus, for the user who has not got it
+    min_seconds: float = 0.1
+    max_seconds: float = 30.0
+    dev_share: float = 0.0  # split off train by speaker; 0 = the corpus brings a dev set
+    seed: int = 1
+    lm_order: int = 4
+    lm_text: str = ""  # further text for the n-gram, beside train's
+    whisper: str = ""  # config of each system: fine-tuning and decoding
+    whisper_base: str = ""  # config that pretrains a tiny base on `base_set`; "" = pretrained
+    base_set: str = "adults"
+    window: int = 4  # encoder window of the tiny base in seconds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path)
+    arguments = parser.parse_args()
+    try:
+        recipe = load_config(Recipe, arguments.recipe)
+    except (OSError, ValueError) as error:
+        print(f"recipe: {error}", file=sys.stderr)
+        return 2
+    for key, value in msgspec.structs.asdict(recipe).items():
+        print(f"{key}={value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+#!/usr/bin/env bash
+# From an empty folder to a scored report: corpus, n-gram, training, decoding, scoring.
+#
+#   recipes/run.sh [--conf recipes/conf/mini.yaml] [--stage N] [--stop-stage N] [options]
+#
+# Options (--name value or --name=value):
+#   --conf FILE        the recipe (default: recipes/conf/mini.yaml)
+#   --stage N          first stage to run (default: 0)
+#   --stop-stage N     last stage to run (default: 8)
+#   --systems "A B"    recognisers to train and decode (default: "whisper")
+#   --exp DIR          where everything goes (default: exp/<name of the recipe>)
+#   --source DIR       the corpus' folder, in place of the recipe's
+#   --nj N             parallel jobs for audio (default: all cores)
+#   --train-opts "K=V ..."   overrides for every fine-tuning, such as train.max_steps=100
+#   --decode-opts "K=V ..."  overrides for every decoding, such as decode.beams=10
+#   --debug            the whole recipe on ten utterances and a few steps, in DIR-debug
+#   --help             this text
+#
+# Stages: 0 corpus, 1 manifests, 2 n-gram, 3 train, 4 decode dev and test, 5 rescore,
+# 7 score and report (6 and 8 belong to fusion and submission). What exists and is complete is
+# skipped: delete it to redo it. Each step's log is DIR/logs/STEP.log.
+set -euo pipefail
+
+conf=recipes/conf/mini.yaml
+stage=0
+stop_stage=8
+systems="whisper"
+exp=
+source=
+nj=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
+train_opts=
+decode_opts=
+debug=false
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+die() {
+  echo "run.sh: $*" >&2
+  exit 2
+}
+
+help() { sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' recipes/run.sh; }
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --help | -h) help && exit 0 ;;
+    --debug) debug=true && shift && continue ;;
+    --*=*) name=${1%%=*} value=${1#*=} && shift ;;
+    --*)
+      [ $# -ge 2 ] || die "$1 needs a value (see --help)"
+      name=$1 value=$2 && shift 2
+      ;;
+    *) die "unexpected argument '$1' (see --help)" ;;
+  esac
+  case $name in
+    --conf | --stage | --stop-stage | --systems | --exp | --source | --nj | --train-opts | --decode-opts)
+      name=${name#--}
+      printf -v "${name//-/_}" %s "$value"
+      ;;
+    *) die "unknown option '$name' (see --help)" ;;
+  esac
+done
+for name in stage stop_stage nj; do
+  [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name/_/-} is '${!name}', must be a whole number"
+done
+
+recipes/setup.sh
+export PATH="$PWD/.venv/bin:$PATH"
+
+declare -A recipe
+settings=$(python -m recipes.recipe "$conf")
+while IFS='=' read -r key value; do recipe[$key]=$value; done <<<"$settings"
+
+exp=${exp:-exp/$(basename "$conf" .yaml)}
+limit=()
+if $debug; then
+  exp=$exp-debug
+  limit=(--limit 10)
+  train_opts="train.max_steps=4 train.eval_steps=2 $train_opts"
+fi
+read -ra train_opts <<<"$train_opts"
+read -ra decode_opts <<<"$decode_opts"
+data=$exp/data
+mkdir -p "$exp/logs"
+[ ! -t 2 ] || export CHILDRENS_ASR_PROGRESS=1 # tqdm can't see the terminal behind tee
+
+# step NAME OUTPUT COMMAND...: run COMMAND unless OUTPUT exists; on failure show its log's tail.
+step() {
+  local name=$1 output=$2 log=$exp/logs/$1.log started=$SECONDS
+  shift 2
+  if [ -e "$output" ]; then
+    echo "  $name: is complete ($output)"
+    return
+  fi
+  echo "  $name"
+  if ! "$@" 2>&1 | tee "$log" >&2; then
+    echo "run.sh: step $name failed; the end of $log:" >&2
+    tr '\r' '\n' <"$log" | tail -n 20 >&2
+    exit 1
+  fi
+  case $output in *.done) touch "$output" ;; esac # steps that only check leave a mark
+  [ -e "$output" ] || die "step $name ended without $output (log: $log)"
+  echo "  $name: done in $((SECONDS - started)) s"
+}
+
+# in_stage N TITLE: true when stage N is asked for.
+in_stage() {
+  [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ] || return 1
+  echo "stage $1: $2"
+}
+
+if in_stage 0 "corpus ${recipe[corpus]}"; then
+  source=${source:-${recipe[source]}}
+  if [ -z "$source" ]; then
+    source=$exp/corpus
+  elif [ ! -d "$source" ]; then
+    die "corpus folder '$source' does not exist; ${recipe[where]:-give it with --source}"
+  fi
+  echo "$source" >"$exp/source"
+fi
+
+train=$data/train.jsonl dev=$data/dev.jsonl test=$data/test.jsonl
+if [ "${recipe[dev_share]}" != 0.0 ]; then
+  train=$data/split/train.jsonl dev=$data/split/dev.jsonl
+fi
+lm=$exp/lm
+
+if in_stage 1 "manifests"; then
+  step prepare "$data/test.jsonl" python -m manifests.prepare \
+    "${recipe[corpus]}" "$(cat "$exp/source")" --out "$data" --nj "$nj" "${limit[@]}" \
+    --min-seconds "${recipe[min_seconds]}" --max-seconds "${recipe[max_seconds]}"
+  if [ "$train" != "$data/train.jsonl" ]; then
+    step split-dev "$dev" python -m manifests.split "$data/train.jsonl" --out "$data/split" \
+      --dev "${recipe[dev_share]}" --by speaker --stratify age --seed "${recipe[seed]}"
+  fi
+  if [ -e "$data/${recipe[base_set]}.jsonl" ]; then
+    step split-base "$data/base/dev.jsonl" python -m manifests.split \
+      "$data/${recipe[base_set]}.jsonl" --out "$data/base" --dev 0.1 --seed "${recipe[seed]}"
+  fi
+  step speakers "$data/speakers.done" python -m manifests.split --check "$train" "$dev" "$test"
+  step validate "$data/validate.done" python -m manifests.validate --allow-empty-text \
+    "$train" "$dev" "$test"
+fi
+
+if in_stage 2 "n-gram"; then
+  text=()
+  [ -z "${recipe[lm_text]}" ] || text=(--text "${recipe[lm_text]}")
+  step lm "$lm/lm.json" python -m lm.train --manifest "$train" "${text[@]}" --dev "$dev" \
+    --order "${recipe[lm_order]}" --out "$lm"
+fi
+
+# The checkpoint that fine-tuning starts from: the recipe's own tiny base, or the config's.
+start_of() {
+  [ -z "${recipe[$1_base]:-}" ] || echo "$exp/$1/base/final"
+}
+
+if in_stage 3 "train"; then
+  for system in $systems; do
+    config=${recipe[$system]:-}
+    [ -n "$config" ] || die "$conf names no config for system '$system'"
+    start=$(start_of "$system")
+    if [ -n "$start" ]; then
+      step "$system-init" "$exp/$system/init" python -m "recipes.tiny_$system" \
+        --text "$data/base/train.jsonl" "$train" --window "${recipe[window]}" \
+        --seed "${recipe[seed]}" --out "$exp/$system/init"
+      step "$system-base" "$start" python -m systems.train "$system" \
+        --config "${recipe[${system}_base]}" --train "$data/base/train.jsonl" \
+        --dev "$data/base/dev.jsonl" --exp "$exp/$system/base" \
+        "pretrained=$exp/$system/init" "${train_opts[@]}"
+    fi
+    step "$system-train" "$exp/$system/tuned/final" python -m systems.train "$system" \
+      --config "$config" --train "$train" --dev "$dev" --exp "$exp/$system/tuned" \
+      ${start:+"pretrained=$start"} "${train_opts[@]}"
+  done
+fi
+
+# decode SYSTEM LABEL CHECKPOINT SET [--lm LM]: hypotheses to EXP/hyp/SET/LABEL.jsonl
+decode() {
+  local system=$1 label=$2 checkpoint=$3 set=$4
+  shift 4
+  step "decode-$label-$set" "$exp/hyp/$set/$label.jsonl" python -m systems.decode "$system" \
+    --config "${recipe[$system]}" ${checkpoint:+--checkpoint "$checkpoint"} \
+    --manifest "${!set}" --out "$exp/hyp/$set/$label.jsonl" "$@" "${decode_opts[@]}"
+}
+
+if in_stage 4 "decode"; then
+  for system in $systems; do
+    decode "$system" "${system}_base" "$(start_of "$system")" test
+    for set in dev test; do
+      decode "$system" "$system" "$exp/$system/tuned/final" "$set"
+      decode "$system" "${system}_lm" "$exp/$system/tuned/final" "$set" --lm "$lm"
+    done
+  done
+fi
+
+if in_stage 5 "rescore"; then
+  for system in $systems; do
+    for set in dev test; do
+      output=$exp/hyp/$set/${system}_rescored.jsonl
+      step "rescore-$system-$set" "$output" python -m lm.rescore "$exp/hyp/$set/$system.jsonl" \
+        --lm "$lm" --tune-on "$exp/hyp/dev/$system.jsonl" --ref "$dev" --out "$output"
+    done
+  done
+fi
+
+if in_stage 7 "score and report"; then
+  for set in dev test; do
+    hyps=("$exp/hyp/$set"/*.jsonl)
+    for hyp in "${hyps[@]}"; do # a newer hypothesis file makes an old report incomplete
+      [ ! "$hyp" -nt "$exp/score/$set/results.json" ] || rm -f "$exp/score/$set/results.json"
+    done
+    step "score-$set" "$exp/score/$set/results.json" python -m scoring.score --set "$set" \
+      --ref "${!set}" --hyp "${hyps[@]}" --out "$exp/score/$set"
+  done
+  for system in $systems; do
+    step "compare-$system" "$exp/score/compare-$system.done" python -m scoring.compare \
+      --ref "$test" --hyp "$exp/hyp/test/${system}_base.jsonl" "$exp/hyp/test/$system.jsonl"
+  done
+  echo "report: $exp/score/test/results.md"
+fi
