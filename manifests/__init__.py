@@ -17,10 +17,12 @@ from manifests.rows import (
     Hypothesis,
     LogProb,
     NBest,
+    Rejected,
     Seconds,
     Utterance,
     Word,
     age_bucket,
+    safe_utt_id,
 )
 from manifests.text import normalize_text
 
@@ -30,6 +32,7 @@ __all__ = [
     "Hypothesis",
     "LogProb",
     "NBest",
+    "Rejected",
     "RowError",
     "RowWriter",
     "Seconds",
@@ -42,6 +45,7 @@ __all__ = [
     "read_nbest",
     "read_rows",
     "recover_part",
+    "safe_utt_id",
     "write_atomic",
     "write_rows",
 ]

@@ -6,6 +6,7 @@ field is an error; an unknown value is ``None`` and its key is absent, never 0 o
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any, Literal, get_args
 
@@ -82,6 +83,36 @@ class NBest(Row, frozen=True):
     @property
     def best(self) -> Hypothesis:
         return self.hyps[0]
+
+
+class Rejected(Row, frozen=True):
+    """What could not become, or stay, an utterance; kept in lists so that nothing goes silently."""
+
+    place: str  # "file:line", or the file
+    reason: str  # "value, rule"
+    utt_id: str | None = None  # None when it could not even be read
+
+
+def safe_utt_id(raw: str) -> str:
+    """Return ``raw`` if a row can carry it, else a stand-in that is as unique as ``raw`` is.
+
+    Whoever uses it keeps ``raw`` in ``extra``, so that nothing is lost.
+
+    >>> safe_utt_id("U_01"), safe_utt_id("dir/clip 1")
+    ('U_01', 'dir_clip_1-199f50ad')
+    """
+    return raw if UTT_ID.fullmatch(raw) else digest_id(raw, raw)
+
+
+def digest_id(readable: str, identity: str) -> str:
+    """Return an id of what can be read in ``readable`` and a digest of ``identity``.
+
+    >>> digest_id("child 7", "wavs/child 7.wav from 1.5 s")
+    'child_7-507e0c23'
+    """
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", readable).strip("_")[-60:]
+    digest = hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:8]
+    return f"{readable}-{digest}" if readable else digest
 
 
 def age_bucket(years: float) -> AgeBucket:

@@ -1,0 +1,118 @@
+"""Hugging Face audio folders: metadata.csv or metadata.jsonl with file_name and a transcript.
+
+https://huggingface.co/docs/datasets/audio_dataset#audiofolder
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from manifests.corpora import Sets
+from manifests.corpora.drafts import Draft, age_fields, measured, utterance
+from manifests.rows import AGE_BUCKETS, Rejected, Utterance, safe_utt_id
+
+# What Hugging Face takes as the same split, under the names used here.
+_SETS = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+_TEXT = ("transcription", "text", "sentence", "transcript")
+_SPEAKER = ("speaker", "speaker_id", "client_id")
+_AUDIO = frozenset({".flac", ".wav", ".mp3", ".ogg", ".opus", ".m4a", ".aiff", ".aif", ".au"})
+
+
+def import_corpus(src: Path) -> Sets:
+    """Return ``train``, ``dev`` and ``test``, as split folders or file names tell; else ``train``.
+
+    Files that no metadata row names are rejected, not forgotten. Other columns go to ``extra``.
+    """
+    tables = [
+        folder / name
+        for folder in (src, *sorted(p for p in src.glob("*") if p.name in _SETS))
+        for name in ("metadata.jsonl", "metadata.csv")
+        if (folder / name).is_file()
+    ]
+    if not tables:
+        raise ValueError(f"{src}: must hold metadata.csv or metadata.jsonl, at the top or by split")
+    sets: dict[str, list[Draft | Rejected]] = {}
+    named: set[Path] = set()
+    for table in tables:
+        for number, values in _rows(table):
+            place = f"{table}:{number}"
+            split = "train"
+            try:
+                if isinstance(values, Exception):
+                    raise values
+                audio = _audio_path(values, table)
+                named.add(audio)
+                split = _split(audio, src)
+                row = _utterance(values, audio, src)
+                sets.setdefault(split, []).append(Draft(place, row))
+            except (msgspec.DecodeError, ValueError) as error:
+                sets.setdefault(split, []).append(Rejected(place=place, reason=str(error)))
+    for audio in sorted(path for path in src.rglob("*") if path.suffix.lower() in _AUDIO):
+        if audio.absolute() not in named:
+            reason = "audio file, must have a row in metadata"
+            sets.setdefault(_split(audio, src), []).append(
+                Rejected(place=str(audio), reason=reason)
+            )
+    return {name: measured(drafts) for name, drafts in sets.items()}
+
+
+def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
+    """Yield line numbers with rows, or with why a row could not be read."""
+    if table.suffix == ".csv":
+        with table.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            for values in reader:
+                yield reader.line_num, {k: v for k, v in values.items() if v != "" or k in _TEXT}
+        return
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    with table.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield number, decode(line)
+            except msgspec.DecodeError as error:
+                yield number, error
+
+
+def _audio_path(values: dict[str, Any], table: Path) -> Path:
+    name = values.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"file_name is {name!r}, must name a file")
+    return (table.parent / name).absolute()
+
+
+def _split(audio: Path, src: Path) -> str:
+    """Return the set that the first folder below ``src`` names.
+
+    >>> _split(Path("/corpus/validation/a.wav"), Path("/corpus"))
+    'dev'
+    """
+    parts = audio.absolute().relative_to(src.absolute()).parts
+    return _SETS.get(parts[0], "train") if len(parts) > 1 else "train"
+
+
+def _utterance(values: dict[str, Any], audio: Path, src: Path) -> Utterance:
+    row = {k: v for k, v in values.items() if k not in ("file_name", *_TEXT, *_SPEAKER)}
+    row["audio_filepath"] = str(audio)
+    row["text"] = next((values[key] for key in _TEXT if values.get(key) is not None), None)
+    row["speaker"] = next((str(values[k]) for k in _SPEAKER if values.get(k) is not None), None)
+    inside = audio.relative_to(src.absolute()).with_suffix("")
+    row["utt_id"] = safe_utt_id(str(row.get("utt_id") or inside))
+    if row.get("age") is not None and row["age"] not in AGE_BUCKETS:
+        row |= age_fields(row["age"])
+    return utterance(row)

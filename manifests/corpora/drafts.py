@@ -1,0 +1,103 @@
+"""What importers share: drafts of utterances become measured, unique utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from manifests.probe import DURATION_TOLERANCE, probe_all
+from manifests.rows import Rejected, Seconds, Utterance, age_bucket, utterance_problems
+
+_CHUNK = 1024  # files probed together: bounds memory, keeps rows streaming
+_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Utterance)}
+
+
+class Draft(NamedTuple):
+    """An utterance whose ``duration`` is what the corpus says (0.0 = it says nothing)."""
+
+    place: str  # file:line
+    row: Utterance
+    segment: bool = False  # the duration is a part's, not the whole file's
+
+
+def measured(drafts: Iterable[Draft | Rejected]) -> Iterator[Utterance | Rejected]:
+    """Yield drafts in order with durations their audio confirms; what fails is `Rejected`.
+
+    A declared duration that disagrees with the audio (for a segment: does not fit) by more
+    than 0.1 s is replaced and kept as ``extra["declared_duration"]``. A repeated id is
+    rejected.
+    """
+    seen: dict[str, str] = {}
+    stream = iter(drafts)
+    while chunk := list(islice(stream, _CHUNK)):
+        probes = probe_all(draft.row.audio_filepath for draft in chunk if isinstance(draft, Draft))
+        for draft in chunk:
+            if isinstance(draft, Rejected):
+                yield draft
+                continue
+            row = draft.row
+            probe = probes[row.audio_filepath]
+            if probe.problem:
+                problems = [f"audio_filepath is {row.audio_filepath!r}, {probe.problem}"]
+            else:
+                row = with_audio_duration(row, probe.duration, segment=draft.segment)
+                problems = utterance_problems(row)
+            first = seen.setdefault(row.utt_id.lower(), draft.place)
+            if first != draft.place:
+                # sclite compares ids without regard to case.
+                problems.append(
+                    f"utt_id is {row.utt_id!r}, must be unique without regard to case "
+                    f"(first at {first})"
+                )
+            if problems:
+                yield Rejected(place=draft.place, reason="; ".join(problems), utt_id=row.utt_id)
+            else:
+                yield row
+
+
+def with_audio_duration(row: Utterance, audio: Seconds, *, segment: bool) -> Utterance:
+    """Return ``row`` with a duration that agrees with its file's length ``audio``."""
+    rest = audio - row.offset
+    declared = row.duration
+    too_short = not segment and declared < rest - DURATION_TOLERANCE
+    if declared > 0 and not too_short and declared <= rest + DURATION_TOLERANCE:
+        return row
+    extra = {**(row.extra or {}), "declared_duration": declared} if declared else row.extra
+    return msgspec.structs.replace(row, duration=round(rest, 6), extra=extra)
+
+
+def age_fields(years: Any) -> dict[str, Any]:
+    """Return ``age`` (bucket) and ``age_years`` for an age in years; ValueError if it is none."""
+    try:
+        number = float(years)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 < number < 120:
+        raise ValueError(f"age is {years!r}, must be years")
+    return {"age": age_bucket(number), "age_years": int(number) if number.is_integer() else number}
+
+
+def utterance(values: Mapping[str, Any]) -> Utterance:
+    """Return a row from loose values: what is no field, or not of a field's type, goes to extra.
+
+    None and absent are the same. ValueError if ``utt_id`` or ``audio_filepath`` is missing.
+    """
+    fields: dict[str, Any] = {"duration": 0.0}
+    extra: dict[str, Any] = {}
+    for key, value in values.items():
+        if value is None:
+            continue
+        if key == "extra" and isinstance(value, dict):
+            extra |= value
+            continue
+        try:
+            fields[key] = msgspec.convert(value, _FIELDS[key])
+        except (KeyError, msgspec.ValidationError):
+            extra[key] = value
+    for key in ("utt_id", "audio_filepath"):
+        if key not in fields:
+            raise ValueError(f"{key} is {values.get(key)!r}, must be a non-empty string")
+    return Utterance(**fields, extra=extra or None)
