@@ -5,42 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from systems.config import Config
-
-
-class LoraConfig(Config, frozen=True):
-    """Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685)."""
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-
-
-class TrainConfig(Config, frozen=True):
-    """Fine-tuning."""
-
-    adapt: Literal["decoder", "encoder+decoder", "full"] = "encoder+decoder"
-    lora: LoraConfig = LoraConfig()
-    batch_size: int = 12  # utterances per device and step
-    accumulation: int = 3
-    learning_rate: float = 1e-4
-    warmup: float = 0.1  # share of the steps
-    schedule: Literal["linear", "cosine"] = "linear"
-    weight_decay: float = 0.01
-    max_steps: int = 4000
-    eval_steps: int = 500  # also the checkpoint interval
-    patience: int = 4  # evaluations without a better dev WER; 0 = never stop early
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 where it exists
-    gradient_checkpointing: bool = False
-    spec_augment: bool = True
-    mask_time_prob: float = 0.05
-    mask_feature_prob: float = 0.02
-    age_balance: float = 0.0  # 0 = as the data are, 1 = every age bucket equally often
-    num_workers: int = 2
-    report_to: tuple[str, ...] = ("tensorboard",)
-    seed: int = 1
-    # Largest dev subset for evaluation while training: seeded sample, 0 = all of dev.
-    max_eval_utterances: int = 0
+from systems.hf_config import TrainConfig
 
 
 class DecodeConfig(Config, frozen=True):
@@ -74,6 +39,8 @@ class WhisperConfig(Config, frozen=True):
     # "auto" (decoding only) takes the shortest bucket that holds each batch.
     window: float | Literal["auto"] = 30.0
     text: Literal["raw", "normalized"] = "raw"  # targets: as transcribed, or normalize_text
+    # For a fine-tuned adapter whose base has moved since: where the base is now.
+    base: str | None = None
     device: str = "auto"  # auto: cuda, mps, cpu in that order
     train: TrainConfig = TrainConfig()
     decode: DecodeConfig = DecodeConfig()

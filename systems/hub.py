@@ -1,0 +1,75 @@
+"""From a Hugging Face hub id or a folder to a folder: one code path for both, offline too."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Repositories also carry the weights for other frameworks and in other precisions.
+_SMALL_FILES = ["*.json", "*.txt"]
+_SAFETENSORS = ["model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"]
+_PICKLES = ["pytorch_model.bin", "pytorch_model-*-of-*.bin"]
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether ``folder`` holds a model's or an adapter's weights, as a whole."""
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        if (folder / index).exists():
+            return any(folder.glob(f"{index.split('.')[0]}-*-of-*"))
+    names = (*_SAFETENSORS, *_PICKLES)
+    return any((folder / name).exists() for name in names if "*" not in name)
+
+
+def model_folder(checkpoint: str | Path) -> Path:
+    """Return the folder of a checkpoint: itself, or the local copy of a hub id.
+
+    A copy in the Hugging Face cache is used without asking the network; otherwise it is
+    downloaded. ValueError says what to download and where to put it.
+    """
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        if not has_weights(folder):
+            raise ValueError(
+                f"{folder}: no model.safetensors, adapter_model.safetensors or pytorch_model.bin, "
+                "must be a Hugging Face model folder"
+            )
+        return folder
+    if isinstance(checkpoint, Path) or not _HUB_ID.fullmatch(checkpoint):
+        raise ValueError(f"{checkpoint}: no such folder, must be a model folder or a hub id")
+    return _from_cache(checkpoint) or _download(checkpoint)
+
+
+def _from_cache(hub_id: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                hub_id, local_files_only=True, allow_patterns=[*_SMALL_FILES, *_SAFETENSORS]
+            )
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return folder if has_weights(folder) and (folder / "config.json").exists() else None
+
+
+def _download(hub_id: str) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        folder = Path(snapshot_download(hub_id, allow_patterns=[*_SMALL_FILES, *_SAFETENSORS]))
+        if not has_weights(folder):
+            folder = Path(snapshot_download(hub_id, allow_patterns=[*_SMALL_FILES, *_PICKLES]))
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as e:
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise ValueError(
+            f"{hub_id}: neither a folder nor in the local cache {HF_HUB_CACHE}, and the download "
+            f"failed ({reason}); on a machine with a network run `hf download {hub_id} "
+            f"--local-dir {hub_id.split('/')[1]}`, copy that folder here and give its path instead"
+        ) from None
+    return folder

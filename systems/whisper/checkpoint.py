@@ -1,0 +1,149 @@
+"""Load any Whisper: a hub id, a model folder, or what we trained (an adapter names its base)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from manifests.jsonl import write_atomic
+from manifests.rows import Seconds
+from systems.config import Config
+from systems.device import Device, Precision
+from systems.hub import model_folder
+from systems.whisper.generation import generation_config
+from systems.whisper.window import shorten
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+Attention = Literal["sdpa", "eager"]
+RECORD = "system.json"
+
+
+class Record(Config, frozen=True, kw_only=True):
+    """``system.json`` in a trained folder: what it needs beside its own weights."""
+
+    system: str = "whisper"
+    base: str  # what was fine-tuned: a hub id or an absolute folder
+    base_relative: str | None = None  # the same folder seen from here: both may move together
+    window: Seconds  # encoder window of the training
+    config: dict[str, Any]  # the whole `WhisperConfig`
+
+
+def read_record(folder: Path) -> Record | None:
+    """Return how ``folder`` was trained; None when it is not one of ours."""
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def write_record(
+    folder: Path, base: str, window: Seconds, config: dict[str, Any], final: Path
+) -> None:
+    """Write ``system.json`` into ``folder``, which is going to be renamed to ``final``."""
+    base_folder = Path(base).expanduser()
+    relative = None
+    if base_folder.is_dir():
+        base = str(base_folder.resolve())
+        relative = os.path.relpath(base, final.resolve())
+    record = Record(base=base, base_relative=relative, window=window, config=config)
+    encoded = msgspec.json.format(msgspec.json.encode(record), indent=1)
+    write_atomic(folder / RECORD, encoded.decode() + "\n")
+
+
+def load_model(
+    checkpoint: str | Path,
+    *,
+    window: Seconds | None = None,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    attn: Attention = "sdpa",
+    base: str | Path | None = None,
+) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+    """Return the model in eval mode, a trained adapter merged into its base, and its processor.
+
+    ``window`` cuts the encoder (None: as trained, else as pretrained); ``base`` overrides where
+    an adapter's base is. ValueError says what is missing and where to put it.
+    """
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+    from transformers.utils.logging import disable_progress_bar
+
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+    folder = model_folder(checkpoint)
+    record = read_record(folder)
+    dtype = torch_dtype(precision)
+    if (folder / "adapter_config.json").exists():
+        model = _merged(folder, record, dtype, attn, base)
+    else:
+        _check_is_whisper(folder)
+        model = WhisperForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attn, local_files_only=True
+        )
+    processor = WhisperProcessor.from_pretrained(folder, local_files_only=True)
+    model.generation_config = generation_config(folder, model.config, processor.tokenizer)
+    shorten(model, processor, window or (record.window if record else None))
+    return model.to(device).eval(), processor
+
+
+def torch_dtype(precision: Precision) -> torch.dtype:
+    """Return torch's name of a precision."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _merged(
+    folder: Path,
+    record: Record | None,
+    dtype: torch.dtype,
+    attn: Attention,
+    base: str | Path | None,
+) -> WhisperForConditionalGeneration:
+    """Return the base with the adapter added to its weights, in float32 before any rounding."""
+    from peft import PeftModel
+
+    model, processor = load_model(base or _base_of(folder, record), attn=attn)
+    shorten(model, processor, None)
+    try:
+        adapted = PeftModel.from_pretrained(model, folder)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{folder}: the adapter does not fit its base: {str(error).splitlines()[0]}"
+        ) from None
+    return adapted.merge_and_unload().to(dtype)
+
+
+def _base_of(folder: Path, record: Record | None) -> str | Path:
+    """Return where the base of the adapter in ``folder`` is now."""
+    if record is None:
+        named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(named["base_model_name_or_path"])
+    moved_along = folder.resolve() / record.base_relative if record.base_relative else None
+    if moved_along is None or Path(record.base).is_dir():
+        return record.base
+    if moved_along.is_dir():
+        return moved_along
+    raise ValueError(
+        f"{folder}: its base is neither at {record.base} nor at {moved_along.resolve()}, "
+        "must be put there or named (base=FOLDER)"
+    )
+
+
+def _check_is_whisper(folder: Path) -> None:
+    path = folder / "config.json"
+    if not path.exists():
+        raise ValueError(f"{folder}: no config.json, must be a Hugging Face Whisper folder")
+    kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    if kind != "whisper":
+        raise ValueError(f"{path}: model_type is {kind!r}, must be 'whisper'")
