@@ -66,8 +66,9 @@ def load_audio(
     try:
         with soundfile.SoundFile(path) as file:
             samples, source_rate = _read(file, path, offset, duration, partial), file.samplerate
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        # TypeError: libsndfile takes "x.raw" for headerless samples, whatever is in it.
+    except AudioError:
+        raise
+    except Exception as error:  # a decoder's own surprise: TypeError, AssertionError, MemoryError
         raise AudioError(f"{path}: {_reason(Path(path), error)}") from None
     low, high = float(samples.min()), float(samples.max())
     if not math.isfinite(low + high):
@@ -91,7 +92,7 @@ def audio_duration(path: str | Path) -> Seconds:
     """
     try:
         info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
+    except Exception as error:
         raise AudioError(f"{path}: {_reason(Path(path), error)}") from None
     return info.frames / info.samplerate if _states_length(info.frames) else math.inf
 
@@ -173,4 +174,5 @@ def _reason(path: Path, error: Exception) -> str:
         return "not a file, must be an audio file"
     if not path.stat().st_size:
         return "0 bytes, must hold audio"
-    return f"cannot be decoded ({str(error).rpartition(': ')[2].rstrip('.')}), must be audio"
+    text = str(error).rpartition(": ")[2].rstrip(".") or type(error).__name__
+    return f"cannot be decoded ({text}), must be audio"
