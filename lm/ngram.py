@@ -40,12 +40,9 @@ class Perplexity:
     sentences: int
     words: int
     oov: int
-    with_oov: float  # unknown words charged as the model charges them
-    without_oov: float  # unknown words and their probabilities left out
-
-    @property
-    def oov_rate(self) -> float:
-        return self.oov / self.words if self.words else 0.0
+    oov_rate: float  # oov / words
+    perplexity: float  # unknown words charged as the model charges them
+    perplexity_without_oov: float  # unknown words and their probabilities left out
 
 
 class NGram:
@@ -141,6 +138,7 @@ class NGram:
             sentences=sentences,
             words=words,
             oov=oov,
-            with_oov=math.exp(-total / events),
-            without_oov=math.exp(-(total - oov_total) / (events - oov)),
+            oov_rate=oov / words,
+            perplexity=math.exp(-total / events),
+            perplexity_without_oov=math.exp(-(total - oov_total) / (events - oov)),
         )
