@@ -6,8 +6,9 @@ import re
 import unicodedata
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "`": "'"})
-_NOT_WORD = re.compile(r"[^\w' -]|_")
-_EDGES = re.compile(r"(?<![\w'])[-']+(?=\w)|(?<=\w)[-']+(?![\w'])|(?<!\w)[-']+(?!\w)")
+_NOT_WORD = re.compile(r"[^\w' -]|_|--+")  # "no--no" holds a dash
+# Runs of apostrophes and hyphens without a letter on either side; "rock-'n'-roll" keeps its own.
+_EDGES = re.compile(r"(?<![\w'-])[-']+|[-']+(?![\w'-])")
 
 
 def normalize_text(text: str) -> str:
