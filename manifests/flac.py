@@ -66,7 +66,7 @@ def clip_path(utt_id: str) -> Path:
     """Return where an utterance's audio lies, relative to the folder.
 
     >>> clip_path("0001-a").as_posix()
-    '2a/0001-a.flac'
+    'af/0001-a.flac'
     """
     return Path(f"{zlib.crc32(utt_id.encode()) & 0xFF:02x}") / f"{utt_id}.flac"
 

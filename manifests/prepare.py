@@ -201,9 +201,11 @@ def summary(counts: dict[str, Counts]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m manifests.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("corpus", choices=sorted(REGISTRY))
     parser.add_argument("src", type=Path, help="the corpus' folder (nemo: its manifest)")
@@ -216,7 +218,7 @@ def main() -> int:
     parser.add_argument(
         "--verify-md5", action="store_true", help="pasketti: check every file's MD5 and size"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         counts = prepare(

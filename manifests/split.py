@@ -1,6 +1,6 @@
 """Split a manifest so that no speaker is on two sides, or check that none is.
 
-    python -m manifests.split train.jsonl --out split --dev 0.05 --by speaker --stratify age --seed 1
+    python -m manifests.split train.jsonl --out split --dev 0.05 --by speaker --stratify age
     python -m manifests.split --check split/train.jsonl split/dev.jsonl test.jsonl
 
 writes split/train.jsonl and split/dev.jsonl (with --test also split/test.jsonl) and prints
@@ -48,7 +48,7 @@ def position(key: str, seed: int) -> float:
     """Return a speaker's place in [0, 1), uniform over speakers and the same for ever.
 
     >>> round(position("0001", seed=1), 6), round(position("0001", seed=2), 6)
-    (0.0, 0.0)
+    (0.373413, 0.553809)
     """
     digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=6).digest()
     return int.from_bytes(digest) / 2**48
@@ -78,11 +78,16 @@ def assign(
         hashed: Side = "test" if place < test else "dev" if place < test + dev else "train"
         sides[key] = previous.get(key, hashed)
         members.setdefault(strata[key], []).append(key)
-    wanted: list[Side] = ["train", *(["dev"] if dev else []), *(["test"] if test else [])]
+    wanted = _wanted(dev, test)
     for keys in (*members.values(), list(sides)):  # the strata, then all in one
         if len(keys) > 1:
             _fill(keys, sides, wanted, previous)
     return sides
+
+
+def _wanted(dev: float, test: float) -> list[Side]:
+    shares: dict[Side, float] = {"train": 1 - dev - test, "dev": dev, "test": test}
+    return [side for side in SIDES if shares[side] > 0]
 
 
 def _fill(
@@ -132,9 +137,8 @@ def split(
     strata = _strata(manifest, by, stratify)
     earlier = previous_sides(previous, by) if previous else {}
     sides = assign(strata, dev=dev, test=test, seed=seed, previous=earlier)
-    wanted = [
-        s for s in SIDES if s == "train" or {"dev": dev, "test": test}[s] or s in earlier.values()
-    ]
+    kept = set(earlier.values())
+    wanted = [side for side in SIDES if side in kept or side in _wanted(dev, test)]
     for side in wanted:
         if side not in sides.values():
             raise ValueError(
@@ -223,12 +227,12 @@ def crossing_speakers(*manifests: Iterable[Utterance]) -> dict[str, tuple[int, .
 def summary(counts: Mapping[Side, SideCounts], by: Group = "speaker") -> str:
     """Return the counts as a table, one line per side."""
     ages = [age for age in (*AGE_BUCKETS, _UNKNOWN) if any(c.ages[age] for c in counts.values())]
-    header = ["side", f"{by}s", "utts", "hours", *ages]
-    rows = [
+    rows: list[list[object]] = [["side", f"{by}s", "utts", "hours", *ages]]
+    rows += [
         [side, c.groups, c.utts, f"{c.hours:.2f}", *(c.ages[age] for age in ages)]
         for side, c in counts.items()
     ]
-    return "\n".join("".join(f"{cell:>10}" for cell in row) for row in [header, *rows])
+    return "\n".join("".join(f"{cell:>10}" for cell in row) for row in rows)
 
 
 def _check(paths: list[Path]) -> int:
