@@ -64,3 +64,27 @@ def _from_tokenizer(config: WhisperConfig, tokenizer: WhisperTokenizer) -> dict[
         tasks = {task: vocab[f"<|{task}|>"] for task in ("transcribe", "translate")}
         keys |= {"lang_to_id": languages, "task_to_id": tasks}
     return keys
+
+
+def prompt_tokens(
+    generation: GenerationConfig, language: str, task: str = "transcribe"
+) -> list[int]:
+    """Return what the decoder starts from: <|startoftranscript|>, language, task, no timestamps.
+
+    An English-only checkpoint has neither languages nor tasks. ValueError names what it has.
+    """
+    start, plain = generation.decoder_start_token_id, generation.no_timestamps_token_id
+    if not generation.is_multilingual:
+        if language != "en" or task != "transcribe":
+            raise ValueError(f"language is {language!r}, task {task!r}: the model knows only 'en'")
+        return [start, plain]
+    languages = generation.lang_to_id
+    if f"<|{language}|>" not in languages:
+        known = ", ".join(token.strip("<|>") for token in languages)
+        raise ValueError(f"language is {language!r}, must be one of: {known}")
+    return [start, languages[f"<|{language}|>"], generation.task_to_id[task], plain]
+
+
+def no_speech_token(generation: GenerationConfig) -> int:
+    """Return the id of <|nospeech|> (<|nocaptions|> in older vocabularies)."""
+    return int(generation.no_timestamps_token_id) - 1

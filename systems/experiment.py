@@ -1,0 +1,73 @@
+"""The folder of one training run: what it is of, whether it is done, and its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from manifests.jsonl import write_atomic
+
+SETTINGS = "settings.json"
+FINAL = "final"
+
+
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def same_settings(exp: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether ``exp`` was begun with these settings; False when it is new.
+
+    ValueError names what differs: results of two settings must not mix in one folder.
+    """
+    path = exp / SETTINGS
+    if not path.exists():
+        return False
+    known = flat(json.loads(path.read_text(encoding="utf-8")))
+    wanted = flat(json.loads(json.dumps(settings, default=str)))
+    differing = [
+        f"{key} was {known.get(key)!r}, is {wanted.get(key)!r}"
+        for key in sorted(known | wanted)
+        if known.get(key) != wanted.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f"{exp}: was begun with other settings ({'; '.join(differing)}), "
+            "must be deleted or another --exp given"
+        )
+    return True
+
+
+def write_settings(exp: Path, settings: Mapping[str, Any]) -> None:
+    """Write down what ``exp`` is of."""
+    write_atomic(exp / SETTINGS, json.dumps(settings, indent=1, default=str) + "\n")
+
+
+def publish(final: Path, write: Callable[[Path], None]) -> None:
+    """Have ``write`` fill a folder and rename it to ``final``, which thus exists only whole."""
+    part = final.with_name(final.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write(part)
+    part.rename(final)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings with dotted keys.
+
+    >>> flat({"train": {"lora": {"rank": 8}}, "seed": 1})
+    {'train.lora.rank': 8, 'seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

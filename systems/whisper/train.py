@@ -1,0 +1,280 @@
+"""Fine-tune Whisper: adapter or all weights, from any checkpoint, resumable, to ``exp/final``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    EvalPrediction,
+    GenerationConfig,
+    GenerationMixin,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    set_seed,
+)
+from transformers.modeling_outputs import BaseModelOutput
+
+from manifests.jsonl import write_atomic
+from systems.device import pick_device, pick_precision
+from systems.experiment import FINAL, publish, same_settings, sha256, write_settings
+from systems.hf_config import TrainConfig
+from systems.hf_trainer import (
+    AsrTrainer,
+    Batch,
+    Clock,
+    EpochSampler,
+    callbacks,
+    evaluations,
+    peak_memory,
+    remove_incomplete,
+    training_arguments,
+)
+from systems.hub import model_folder
+from systems.whisper.checkpoint import load_model, write_record
+from systems.whisper.config import WhisperConfig
+from systems.whisper.data import Collator, Examples, Tokens
+from systems.whisper.window import window_of
+
+log = logging.getLogger(__name__)
+
+
+def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
+    """Fine-tune ``config.pretrained`` on one manifest, choose by another, return ``exp/final``.
+
+    Resumes at the last checkpoint after a kill; does nothing when ``final`` is there already.
+    ValueError when ``exp`` was begun with other settings or other data. Under torchrun every
+    process calls this; the first alone writes.
+    """
+    exp, final = Path(exp), Path(exp) / FINAL
+    settings = _settings(config, train, dev)
+    begun = same_settings(exp, settings)
+    if begun and final.exists():
+        log.info("%s is complete", final)
+        return final
+    device = pick_device(config.device)
+    precision = pick_precision(config.train.precision, device)
+    arguments = training_arguments(config.train, exp, device, precision)
+    if arguments.process_index == 0:
+        write_settings(exp, settings)
+        remove_incomplete(Path(arguments.output_dir))
+    # The adapter's weights are drawn before the trainer would seed.
+    set_seed(config.train.seed)
+    window = None if config.window == "auto" else config.window
+    model, processor = load_model(config.pretrained, window=window)
+    model_parameters = model.num_parameters()
+    trained = adapt(model, config.train)
+    tokens = Tokens(
+        processor, model.generation_config, model.config.max_target_positions, config.text
+    )
+    train_set, dev_set = _examples(config.train, processor, tokens, train, dev)
+    trainer = AsrTrainer(
+        model=trained,
+        args=arguments,
+        train_dataset=train_set,
+        eval_dataset=dev_set,
+        data_collator=Collator(model.config.pad_token_id),
+        compute_metrics=DevWer(processor),
+        callbacks=callbacks(config.train),
+        evaluate_batch=GreedySearch(model, processor, config),
+        sampler=EpochSampler(len(train_set), config.train.seed, _weights(config.train, train_set)),
+    )
+    trainer.fit()
+    if arguments.process_index == 0:
+        metrics = _metrics(trainer, train_set, dev_set, model_parameters)
+        metrics |= {"device": device, "precision": precision}
+        write_atomic(exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        publish(final, lambda folder: save(trained, processor, config, folder, final))
+    trainer.accelerator.wait_for_everyone()
+    return final
+
+
+def adapt(model: WhisperForConditionalGeneration, config: TrainConfig) -> Any:
+    """Return what is trained: the model itself, or a `peft.PeftModel` around it."""
+    # transformers warns of this tied weight whenever it loads a checkpoint.
+    model._keys_to_ignore_on_save = {"proj_out.weight"}
+    model.config.apply_spec_augment = config.spec_augment
+    model.config.mask_time_prob = config.mask_time_prob
+    model.config.mask_feature_prob = config.mask_feature_prob
+    model.config.use_cache = False
+    if config.adapt == "full":
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    sides = "decoder" if config.adapt == "decoder" else "(encoder|decoder)"
+    kinds = "|".join(map(re.escape, config.lora.targets))
+    lora = LoraConfig(
+        # With a task type, peft passes input_ids, which Whisper's forward does not take.
+        task_type=None,
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=rf"model\.{sides}\.layers\..*\.({kinds})",
+    )
+    return get_peft_model(model, lora)
+
+
+class GreedySearch:
+    """Loss and greedy transcript of a batch of dev, from one pass of the encoder."""
+
+    def __init__(
+        self,
+        model: WhisperForConditionalGeneration,
+        processor: WhisperProcessor,
+        config: WhisperConfig,
+    ) -> None:
+        self._model = model
+        self._limit = config.decode
+        generation = model.generation_config
+        self._prompt_length = 4 if generation.is_multilingual else 2
+        # Without begin_suppress_tokens, which forbids the empty transcript of silence.
+        self._settings = {
+            name: getattr(generation, name)
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens")
+        }
+
+    def __call__(self, adapted: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = self._model.model.encoder(batch["input_features"]).last_hidden_state
+        loss = self._model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
+            decoder_input_ids=batch["decoder_input_ids"],
+            labels=batch["labels"],
+        ).loss
+        seconds = int(batch["attention_mask"].sum(1).max()) / 100
+        wanted = max(self._limit.min_tokens, round(self._limit.tokens_per_second * seconds))
+        room = self._model.config.max_target_positions - self._prompt_length
+        tokens = GenerationMixin.generate(
+            self._model,
+            # Generation may change what it is given: never the same object twice.
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden.clone()),
+            decoder_input_ids=batch["decoder_input_ids"][:, : self._prompt_length],
+            generation_config=GenerationConfig(
+                max_new_tokens=min(wanted, room), use_cache=True, **self._settings
+            ),
+        )
+        return loss, tokens[:, self._prompt_length :]
+
+
+class DevWer:
+    """Normalised WER of dev, from the gathered tokens."""
+
+    def __init__(self, processor: WhisperProcessor) -> None:
+        self._tokenizer = processor.tokenizer
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        return {"wer": wer(self._texts(prediction.label_ids), self._texts(prediction.predictions))}
+
+    def _texts(self, rows: NDArray[np.int64]) -> list[str]:
+        return [
+            self._tokenizer.decode(row[row >= 0], skip_special_tokens=True).strip() for row in rows
+        ]
+
+
+def save(
+    trained: Any, processor: WhisperProcessor, config: WhisperConfig, folder: Path, final: Path
+) -> None:
+    """Write a trained model with all that decoding, and other toolkits, look for."""
+    full = config.train.adapt == "full"
+    model = trained if full else trained.get_base_model()
+    model.config.use_cache = True
+    if not full:
+        base = Path(config.pretrained).expanduser()
+        named = str(base.resolve()) if base.is_dir() else config.pretrained
+        trained.peft_config["default"].base_model_name_or_path = named
+    trained.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    model.generation_config.save_pretrained(folder)
+    save_processor(processor, model_folder(config.pretrained), folder)
+    write_record(folder, config.pretrained, window_of(model), msgspec.to_builtins(config), final)
+
+
+def save_processor(processor: WhisperProcessor, source: Path, folder: Path) -> None:
+    """Write tokenizer and feature extractor, with the files that transformers 5 leaves out."""
+    processor.save_pretrained(folder)
+    # faster-whisper and CTranslate2 read only this one.
+    processor.feature_extractor.save_pretrained(folder)
+    if (source / "normalizer.json").exists():
+        shutil.copyfile(source / "normalizer.json", folder / "normalizer.json")
+
+
+def _settings(config: WhisperConfig, train: Path, dev: Path) -> dict[str, Any]:
+    """Return what decides the result; where and how fast it is computed does not."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    for key in ("decode", "device", "base"):
+        del values[key]
+    for key in ("num_workers", "cache_mb", "report_to", "gradient_checkpointing"):
+        del values["train"][key]
+    return {**values, "train_manifest": sha256(train), "dev_manifest": sha256(dev)}
+
+
+def _examples(
+    config: TrainConfig, processor: WhisperProcessor, tokens: Tokens, train: Path, dev: Path
+) -> tuple[Examples, Examples]:
+    share = config.cache_mb / max(1, config.num_workers) / 2
+    return (
+        Examples(train, processor, tokens, training=True, cache_mb=share),
+        Examples(
+            dev,
+            processor,
+            tokens,
+            training=False,
+            limit=config.max_eval_utterances,
+            cache_mb=share,
+            seed=config.seed,
+        ),
+    )
+
+
+def _metrics(
+    trainer: AsrTrainer, train_set: Examples, dev_set: Examples, parameters: int
+) -> dict[str, Any]:
+    """Return what reports say of a training."""
+    state = trainer.state
+    clock = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Clock))
+    return {
+        "best_wer": state.best_metric,
+        "best_step": state.best_global_step,
+        "steps": state.global_step,
+        "evaluations": evaluations(trainer),
+        "train_seconds": round(clock.seconds, 1),
+        "peak_memory_bytes": peak_memory("cuda" if trainer.args.device.type == "cuda" else "cpu"),
+        "trainable_parameters": trainer.get_num_trainable_parameters(),
+        "total_parameters": parameters,
+        "processes": trainer.args.world_size,
+        "train_utterances": len(train_set),
+        "dev_utterances": len(dev_set),
+        "left_out": {"train": dict(train_set.left_out), "dev": dict(dev_set.left_out)},
+        "unreadable": {"train": train_set.unreadable, "dev": dev_set.unreadable},
+    }
+
+
+def wer(references: list[str], hypotheses: list[str]) -> float:
+    import jiwer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    normalize = EnglishTextNormalizer()
+    refs, hyps = (
+        [normalize(t).split() for t in references],
+        [normalize(t).split() for t in hypotheses],
+    )
+    errors = sum(
+        (lambda o: o.substitutions + o.deletions + o.insertions)(
+            jiwer.process_words(" ".join(r), " ".join(h))
+        )
+        if r
+        else len(h)
+        for r, h in zip(refs, hyps, strict=True)
+    )
+    return errors / max(1, sum(map(len, refs)))
+
+
+def _weights(config: TrainConfig, rows: Examples) -> list[float] | None:
+    return None
