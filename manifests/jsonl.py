@@ -7,22 +7,18 @@ whole; ``x.meta.json`` beside it says how it was made (see `manifests.meta`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
 
+from manifests.faults import examine, row_check
 from manifests.meta import write_meta
-from manifests.rows import NBest, Row, Utterance, nbest_problems, utterance_problems
+from manifests.rows import NBest, Row, Utterance
 
 R = TypeVar("R", bound=Row)
-
-_CHECKS: dict[type[Row], Callable[[Any], list[str]]] = {
-    Utterance: utterance_problems,
-    NBest: nbest_problems,
-}
 
 
 class RowError(ValueError):
@@ -37,12 +33,13 @@ def part_path(path: Path) -> Path:
 def decode_rows(lines: Iterable[bytes], row_type: type[R], name: str) -> Iterator[R]:
     """Yield checked rows from lines; ``name`` is the file in error messages (`RowError`)."""
     decode = msgspec.json.Decoder(row_type).decode
-    check = _CHECKS[row_type]
+    check = row_check(row_type)
     for number, line in enumerate(lines, 1):
         try:
             row = decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RowError(f"{name}:{number}: {error}") from None
+            faults = examine(line, row_type).faults or [str(error)]
+            raise RowError(f"{name}:{number}: {faults[0]}") from None
         problems = check(row)
         if problems:
             raise RowError(f"{name}:{number}: {problems[0]}")
@@ -57,9 +54,11 @@ def read_rows(path: Path, row_type: type[R]) -> Iterator[R]:
 
 def read_manifest(path: Path) -> Iterator[Utterance]:
     """Stream a manifest's utterances with ``audio_filepath`` resolved against its folder."""
-    folder = Path(path).resolve().parent
+    folder = str(Path(path).resolve().parent)
     for row in read_rows(path, Utterance):
-        yield msgspec.structs.replace(row, audio_filepath=str(folder / row.audio_filepath))
+        # join, not Path: half the time of reading a million rows
+        audio = os.path.join(folder, row.audio_filepath)  # noqa: PTH118
+        yield msgspec.structs.replace(row, audio_filepath=audio)
 
 
 def read_nbest(path: Path) -> Iterator[NBest]:
@@ -76,18 +75,22 @@ def recover_part(path: Path, row_type: type[R]) -> list[R]:
     part = part_path(Path(path))
     if not part.exists():
         return []
+    _cut_torn_line(part)
+    return list(read_rows(part, row_type))
+
+
+def _cut_torn_line(part: Path) -> None:
     data = part.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
         with part.open("r+b") as handle:
-            handle.truncate(len(whole))
-    return list(decode_rows(whole.splitlines(), row_type, str(part)))
+            handle.truncate(whole)
 
 
 class RowWriter:
     """Write rows to ``path``; the file appears only when the ``with`` block ends cleanly.
 
-    With ``resume`` the rows of an unfinished ``.part`` are kept and new ones follow them.
+    With ``resume`` the whole rows of an unfinished ``.part`` are kept and new ones follow them.
     After an exception the ``.part`` stays, for a later resume.
     """
 
@@ -98,7 +101,10 @@ class RowWriter:
         self._meta = meta
         self._encode = msgspec.json.Encoder().encode
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = part_path(self.path).open("ab" if resume else "wb")
+        part = part_path(self.path)
+        if resume and part.exists():
+            _cut_torn_line(part)
+        self._file = part.open("ab" if resume else "wb")
 
     def write(self, row: Row) -> None:
         self._file.write(self._encode(row) + b"\n")

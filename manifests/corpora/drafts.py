@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manifests.probe import DURATION_TOLERANCE, probe_all
+from manifests.probe import probe_all
 from manifests.rows import Rejected, Seconds, Utterance, age_bucket, utterance_problems
 
 _CHUNK = 1024  # files probed together: bounds memory, keeps rows streaming
@@ -41,7 +41,7 @@ def measured(drafts: Iterable[Draft | Rejected]) -> Iterator[Utterance | Rejecte
             row = draft.row
             probe = probes[row.audio_filepath]
             if probe.problem:
-                problems = [f"audio_filepath is {row.audio_filepath!r}, {probe.problem}"]
+                problems = [f"audio_filepath {row.audio_filepath!r}: {probe.problem}"]
             else:
                 row = with_audio_duration(row, probe.duration, segment=draft.segment)
                 problems = utterance_problems(row)
@@ -60,6 +60,9 @@ def measured(drafts: Iterable[Draft | Rejected]) -> Iterator[Utterance | Rejecte
 
 def with_audio_duration(row: Utterance, audio: Seconds, *, segment: bool) -> Utterance:
     """Return ``row`` with a duration that agrees with its file's length ``audio``."""
+    # Deferred: loads libsndfile and numpy, which --help does not need.
+    from manifests.audio import DURATION_TOLERANCE
+
     rest = audio - row.offset
     declared = row.duration
     too_short = not segment and declared < rest - DURATION_TOLERANCE
