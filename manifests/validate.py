@@ -244,7 +244,9 @@ def main(argv: list[str] | None = None) -> int:
         help="read the headers of the audio files",
     )
     parser.add_argument("--jobs", type=int, help="audio files read at once (default: cores)")
-    parser.add_argument("--allow-empty", action="store_true", help='text "" is silence, no error')
+    parser.add_argument(
+        "--allow-empty-text", action="store_true", help='text "" is silence, no error'
+    )
     parser.add_argument(
         "--rows", choices=["auto", *ROW_TYPES], default="auto", help="told by the first row"
     )
@@ -270,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
                 path,
                 ROW_TYPES.get(args.rows),
                 audio=args.audio,
-                allow_empty=args.allow_empty,
+                allow_empty=args.allow_empty_text,
                 jobs=args.jobs,
                 progress=advance,
             ):
