@@ -78,6 +78,8 @@ def fix(
     outside it, or cannot be read. Lists default to OUT.dropped.jsonl and OUT.repaired.jsonl.
     """
     manifest, out = Path(manifest), Path(out)
+    if not manifest.is_file():
+        raise ValueError(f"{manifest}: no such file, must be a manifest")
     if out.resolve() == manifest.resolve():
         raise ValueError(f"{out}: is the manifest itself, must be another file")
     counts = [0, 0, 0]
