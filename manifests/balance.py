@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from manifests.rows import Utterance
+from manifests.rows import AgeBucket, Utterance
 
 
 def age_weights(utterances: Sequence[Utterance], strength: float = 1.0) -> list[float]:
@@ -24,11 +24,16 @@ def age_weights(utterances: Sequence[Utterance], strength: float = 1.0) -> list[
     >>> [round(weight, 3) for weight in age_weights(rows)]
     [2.0, 0.667, 0.667, 0.667]
     """
+    return weights_of_ages([row.age for row in utterances], strength)
+
+
+def weights_of_ages(ages: Sequence[AgeBucket | None], strength: float = 1.0) -> list[float]:
+    """Return `age_weights` of utterances of which only the ages are held in memory."""
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is {strength:g}, must be in [0, 1]")
-    counts = Counter(row.age for row in utterances)
-    total = len(utterances)
+    counts = Counter(ages)
+    total = len(ages)
     shares = {age: count / total for age, count in counts.items()}
     norm = sum(share ** (1 - strength) for share in shares.values())
     weights = {age: share**-strength / norm for age, share in shares.items()}
-    return [weights[row.age] for row in utterances]
+    return [weights[age] for age in ages]

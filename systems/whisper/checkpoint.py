@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,7 +120,8 @@ def _merged(
     model, processor = load_model(base or _base_of(folder, record), attn=attn)
     shorten(model, processor, None)
     try:
-        adapted = PeftModel.from_pretrained(model, folder)
+        with quiet_peft():
+            adapted = PeftModel.from_pretrained(model, folder)
     except RuntimeError as error:
         raise ValueError(
             f"{folder}: the adapter does not fit its base: {str(error).splitlines()[0]}"
@@ -147,3 +152,20 @@ def _check_is_whisper(folder: Path) -> None:
     kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     if kind != "whisper":
         raise ValueError(f"{path}: model_type is {kind!r}, must be 'whisper'")
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Leave out the warning that peft asks transformers by a name that version 5 changed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
+def save_processor(processor: WhisperProcessor, folder: Path) -> None:
+    """Write tokenizer and feature extractor, with the files that transformers 5 leaves out."""
+    processor.save_pretrained(folder)
+    # faster-whisper and CTranslate2 read only this one.
+    processor.feature_extractor.save_pretrained(folder)
+    spelling = importlib.resources.files("whisper_normalizer") / "normalizers" / "english.json"
+    write_atomic(folder / "normalizer.json", spelling.read_text(encoding="utf-8"))

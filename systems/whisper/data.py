@@ -119,7 +119,8 @@ class Examples(Dataset[Example]):
         if not len(self._offsets):
             raise ValueError(f"{self.manifest}: no utterance can be used, must be at least one")
         # Shared, so that what one loading process finds is known to all of them.
-        self._bad = torch.zeros(len(self._offsets), dtype=torch.bool).share_memory_()
+        self._bad = torch.zeros(len(self._offsets), dtype=torch.bool)
+        self._bad.share_memory_()  # type: ignore[no-untyped-call]
         self._cache: dict[int, Example] = {}
         self._cache_bytes = int(cache_mb * 2**20)
 

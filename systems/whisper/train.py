@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from transformers import (
     EvalPrediction,
-    GenerationConfig,
     GenerationMixin,
     WhisperForConditionalGeneration,
     WhisperProcessor,
@@ -23,7 +21,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from manifests.balance import weights_of_ages
 from manifests.jsonl import write_atomic
+from scoring.metric import count_word_errors
 from systems.device import pick_device, pick_precision
 from systems.experiment import FINAL, publish, same_settings, sha256, write_settings
 from systems.hf_config import TrainConfig
@@ -38,8 +38,7 @@ from systems.hf_trainer import (
     remove_incomplete,
     training_arguments,
 )
-from systems.hub import model_folder
-from systems.whisper.checkpoint import load_model, write_record
+from systems.whisper.checkpoint import load_model, quiet_peft, save_processor, write_record
 from systems.whisper.config import WhisperConfig
 from systems.whisper.data import Collator, Examples, Tokens
 from systems.whisper.window import window_of
@@ -84,7 +83,7 @@ def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
         data_collator=Collator(model.config.pad_token_id),
         compute_metrics=DevWer(processor),
         callbacks=callbacks(config.train),
-        evaluate_batch=GreedySearch(model, processor, config),
+        evaluate_batch=GreedySearch(model, config),
         sampler=EpochSampler(len(train_set), config.train.seed, _weights(config.train, train_set)),
     )
     trainer.fit()
@@ -119,27 +118,17 @@ def adapt(model: WhisperForConditionalGeneration, config: TrainConfig) -> Any:
         lora_dropout=config.lora.dropout,
         target_modules=rf"model\.{sides}\.layers\..*\.({kinds})",
     )
-    return get_peft_model(model, lora)
+    with quiet_peft():
+        return get_peft_model(model, lora)
 
 
 class GreedySearch:
     """Loss and greedy transcript of a batch of dev, from one pass of the encoder."""
 
-    def __init__(
-        self,
-        model: WhisperForConditionalGeneration,
-        processor: WhisperProcessor,
-        config: WhisperConfig,
-    ) -> None:
+    def __init__(self, model: WhisperForConditionalGeneration, config: WhisperConfig) -> None:
         self._model = model
         self._limit = config.decode
-        generation = model.generation_config
-        self._prompt_length = 4 if generation.is_multilingual else 2
-        # Without begin_suppress_tokens, which forbids the empty transcript of silence.
-        self._settings = {
-            name: getattr(generation, name)
-            for name in ("bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens")
-        }
+        self._prompt_length = 4 if model.generation_config.is_multilingual else 2
 
     def __call__(self, adapted: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = self._model.model.encoder(batch["input_features"]).last_hidden_state
@@ -155,10 +144,11 @@ class GreedySearch:
             self._model,
             # Generation may change what it is given: never the same object twice.
             encoder_outputs=BaseModelOutput(last_hidden_state=hidden.clone()),
+            attention_mask=batch["attention_mask"],
             decoder_input_ids=batch["decoder_input_ids"][:, : self._prompt_length],
-            generation_config=GenerationConfig(
-                max_new_tokens=min(wanted, room), use_cache=True, **self._settings
-            ),
+            max_length=self._prompt_length + min(wanted, room),
+            begin_suppress_tokens=None,  # they forbid the empty transcript of silence
+            use_cache=True,
         )
         return loss, tokens[:, self._prompt_length :]
 
@@ -170,7 +160,8 @@ class DevWer:
         self._tokenizer = processor.tokenizer
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        return {"wer": wer(self._texts(prediction.label_ids), self._texts(prediction.predictions))}
+        references = self._texts(prediction.label_ids)
+        return {"wer": count_word_errors(references, self._texts(prediction.predictions)).rate}
 
     def _texts(self, rows: NDArray[np.int64]) -> list[str]:
         return [
@@ -192,17 +183,8 @@ def save(
     trained.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     model.generation_config.save_pretrained(folder)
-    save_processor(processor, model_folder(config.pretrained), folder)
+    save_processor(processor, folder)
     write_record(folder, config.pretrained, window_of(model), msgspec.to_builtins(config), final)
-
-
-def save_processor(processor: WhisperProcessor, source: Path, folder: Path) -> None:
-    """Write tokenizer and feature extractor, with the files that transformers 5 leaves out."""
-    processor.save_pretrained(folder)
-    # faster-whisper and CTranslate2 read only this one.
-    processor.feature_extractor.save_pretrained(folder)
-    if (source / "normalizer.json").exists():
-        shutil.copyfile(source / "normalizer.json", folder / "normalizer.json")
 
 
 def _settings(config: WhisperConfig, train: Path, dev: Path) -> dict[str, Any]:
@@ -256,25 +238,5 @@ def _metrics(
     }
 
 
-def wer(references: list[str], hypotheses: list[str]) -> float:
-    import jiwer
-    from whisper_normalizer.english import EnglishTextNormalizer
-
-    normalize = EnglishTextNormalizer()
-    refs, hyps = (
-        [normalize(t).split() for t in references],
-        [normalize(t).split() for t in hypotheses],
-    )
-    errors = sum(
-        (lambda o: o.substitutions + o.deletions + o.insertions)(
-            jiwer.process_words(" ".join(r), " ".join(h))
-        )
-        if r
-        else len(h)
-        for r, h in zip(refs, hyps, strict=True)
-    )
-    return errors / max(1, sum(map(len, refs)))
-
-
 def _weights(config: TrainConfig, rows: Examples) -> list[float] | None:
-    return None
+    return weights_of_ages(rows.ages, config.age_balance) if config.age_balance else None
