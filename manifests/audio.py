@@ -27,9 +27,12 @@ SAMPLE_RATE = 16_000
 DURATION_TOLERANCE: Seconds = 0.1
 """How far a stated duration may lie from the audio's."""
 
-# Read in blocks: a header may claim any length (libsndfile gives 2**63 - 1 for an Ogg stream
-# without an end), and one array of that size would be a MemoryError.
+# A header may claim any length (libsndfile gives 2**63 - 1 for an Ogg stream without an end);
+# what is above 1 GiB of float32 is read in blocks. Not all is: soundfile seeks after every
+# read, and a seek in an MP3 file costs the samples whose bits lie in the frames before.
+_MAX_AT_ONCE = 1 << 28
 _BLOCK_FRAMES = 1 << 16
+_MPEG_PREROLL = 10 * 1152  # frames of samples to decode ahead of a segment, then dropped
 
 # libsndfile shortens a WAV or AIFF file that was cut off without an error, and says so only
 # in its log. (A recorder that streams leaves the size at 0 or near 2**31 or 2**32.)
@@ -112,43 +115,57 @@ def _read(
             raise AudioError(f"{path}: 0 samples, must be at least one")
         end = file.frames / file.samplerate
         raise AudioError(f"{path}: offset is {offset:g} s, must lie before the end at {end:.3f} s")
-    if first:
-        file.seek(first)
+    preroll = min(first, _MPEG_PREROLL) if file.subtype.startswith("MPEG") else 0
+    wanted: int | None = None
     if duration is not None:
         wanted = max(round(duration * file.samplerate), 1)
-    else:
-        wanted = file.frames - first if known else None
+    elif known:
+        wanted = file.frames - first
     if duration is None and not partial and (cut := _cut_off(file)):
         raise AudioError(f"{path}: {cut}")
-    blocks = _blocks(file, wanted, partial)
-    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    asked = None if wanted is None else wanted + preroll
+    samples = _mono(file, first - preroll, asked, partial)[preroll:]
     if not len(samples):
         raise AudioError(f"{path}: 0 samples from {offset:g} s on, must be at least one")
     if wanted is not None and not partial:
         missing = (wanted - len(samples)) / file.samplerate
         if missing > DURATION_TOLERANCE:
-            has, asked = len(samples) / file.samplerate, wanted / file.samplerate
-            raise AudioError(f"{path}: audio ends after {has:.3f} s, must last {asked:.3f} s")
+            has, must = len(samples) / file.samplerate, wanted / file.samplerate
+            raise AudioError(f"{path}: audio ends after {has:.3f} s, must last {must:.3f} s")
     return samples
 
 
-def _blocks(file: soundfile.SoundFile, wanted: int | None, partial: bool) -> list[Samples]:
-    """Read ``wanted`` frames (None: all there are) and average the channels."""
-    blocks: list[Samples] = []
-    left = wanted if wanted is not None else 1 << 62
-    while left > 0:
-        asked = min(left, _BLOCK_FRAMES)
+def _mono(file: soundfile.SoundFile, first: int, wanted: int | None, partial: bool) -> Samples:
+    """Return up to ``wanted`` frames (None: all there are) from ``first`` on, channels averaged."""
+    if wanted is not None and wanted * file.channels <= _MAX_AT_ONCE:
         try:
-            block = file.read(asked, dtype="float32", always_2d=True)
+            return _averaged(file, first, wanted)
         except soundfile.SoundFileError:
-            if partial and blocks:
+            if not partial:
+                raise
+    blocks: list[Samples] = []
+    # Opened again: after an error a decoder may not find its place.
+    with soundfile.SoundFile(file.name) as again:
+        while wanted is None or wanted > 0:
+            asked = min(wanted or _BLOCK_FRAMES, _BLOCK_FRAMES)
+            try:
+                blocks.append(_averaged(again, first, asked))
+            except soundfile.SoundFileError:
+                if partial and blocks:
+                    break
+                raise
+            first += asked
+            wanted = None if wanted is None else wanted - asked
+            if len(blocks[-1]) < asked:
                 break
-            raise
-        blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
-        if len(block) < asked:
-            break
-        left -= asked
-    return blocks
+    return np.concatenate(blocks)
+
+
+def _averaged(file: soundfile.SoundFile, first: int, frames: int) -> Samples:
+    if file.tell() != first:
+        file.seek(first)
+    block: Samples = file.read(frames, dtype="float32", always_2d=True)
+    return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
 
 
 def _cut_off(file: soundfile.SoundFile) -> str | None:

@@ -132,8 +132,10 @@ def split(
     """Write ``out``/train.jsonl, dev.jsonl and (with a share) test.jsonl; return the counts.
 
     ``previous`` is the folder of an earlier split whose sides are kept. Raises ValueError for a
-    row without the field ``by``, or when a side would stay empty.
+    row without the field ``by``, when a side would stay empty, or would replace ``manifest``.
     """
+    if manifest.resolve() in {(out / f"{side}.jsonl").resolve() for side in SIDES}:
+        raise ValueError(f"{out}: holds {manifest.name} itself, must be another folder")
     strata = _strata(manifest, by, stratify)
     earlier = previous_sides(previous, by) if previous else {}
     sides = assign(strata, dev=dev, test=test, seed=seed, previous=earlier)
