@@ -18,7 +18,9 @@ class DecodeConfig(Config, frozen=True):
     max_batch: int = 64
     tokens_per_second: float = 6.5  # generation limit; children rarely speak faster
     min_tokens: int = 12  # floor of that limit, for very short clips
+    # Above it (and below the next) the text is ""; 1 = never.
     no_speech_threshold: float = 0.6
+    logprob_threshold: float = -1.0  # mean ln probability of a token, as in openai/whisper
     silence_dbfs: float = -55.0  # louder frames than this must exist, else the text is ""
     no_repeat_ngram: int = 0  # hard guard in the search; 0 = off
     max_repeats: int = 4  # a phrase repeated more often than this is cut back to one

@@ -1,0 +1,95 @@
+"""From a recogniser's attention to word times: dynamic time warping, vectorised over hypotheses.
+
+The method is that of openai/whisper's timing.py (Radford et al., 2022, arXiv 2212.04356).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.intp]
+
+_DIAGONAL, _UP, _LEFT = 0, 1, 2
+
+
+def dtw_starts(costs: Sequence[Floats]) -> list[Ints]:
+    """Return for each cost matrix, (rows, frames), the first frame of every row, shape (rows,).
+
+    The path goes from the first row and frame to the last by single steps down, right or both,
+    at the least sum of costs. All matrices are warped at once, one anti-diagonal at a time.
+    """
+    if not costs:
+        return []
+    rows = np.array([len(cost) for cost in costs])
+    frames = np.array([cost.shape[1] for cost in costs])
+    if rows.min() < 1 or frames.min() < 1:
+        raise ValueError("a cost matrix is empty, must have rows and frames")
+    steps = _steps(_skew(costs, rows.max(), frames.max()))
+    starts = np.zeros((len(costs), rows.max()), np.intp)
+    which = np.arange(len(costs))
+    row, frame = rows - 1, frames - 1
+    starts[which, row] = frame
+    while np.any(row > 0):
+        step = steps[row + frame, which, row]
+        # On the edges there is only one way back.
+        step = np.where(row == 0, _LEFT, np.where(frame == 0, _UP, step))
+        step = np.where((row == 0) & (frame == 0), -1, step)
+        row = row - ((step == _DIAGONAL) | (step == _UP))
+        frame = frame - ((step == _DIAGONAL) | (step == _LEFT))
+        starts[which, row] = frame
+    starts[:, 0] = 0
+    return [starts[index, :count] for index, count in enumerate(rows)]
+
+
+def _skew(costs: Sequence[Floats], rows: int, frames: int) -> Floats:
+    """Return the costs by anti-diagonal, shape (rows + frames - 1, n, rows); inf outside."""
+    skewed = np.full((rows + frames - 1, len(costs), rows), np.inf, np.float32)
+    for index, cost in enumerate(costs):
+        for row, values in enumerate(cost):
+            skewed[row : row + len(values), index, row] = values
+    return skewed
+
+
+def _steps(skewed: Floats) -> npt.NDArray[np.int8]:
+    """Return the step that leads to each cell, in the shape of `_skew`."""
+    steps = np.empty(skewed.shape, np.int8)
+    infinite = np.full((skewed.shape[1], 1), np.inf, np.float32)
+    before = np.full(skewed.shape[1:], np.inf, np.float32)  # two anti-diagonals back
+    last = before.copy()
+    last[:, 0] = skewed[0, :, 0]
+    steps[0] = _LEFT
+    for diagonal in range(1, len(skewed)):
+        across = np.concatenate((infinite, before[:, :-1]), axis=1)
+        down = np.concatenate((infinite, last[:, :-1]), axis=1)
+        least = np.minimum(np.minimum(across, down), last)
+        # Ties as in openai/whisper: the diagonal and down only when strictly better than both.
+        steps[diagonal] = np.where(
+            (across < down) & (across < last),
+            _DIAGONAL,
+            np.where((down < across) & (down < last), _UP, _LEFT),
+        )
+        before, last = last, least + skewed[diagonal]
+    return steps
+
+
+def trim_to_sound(start: int, end: int, levels: Floats, drop: float = 30.0) -> tuple[int, int]:
+    """Return the frames [start, end) without the quiet ones at both ends, at least one frame.
+
+    Attention gives the pause before a word to that word or to the one before. A frame is quiet
+    when it lies ``drop`` dB below the loudest between ``start`` and ``end``; ``levels`` is dB
+    for each frame.
+
+    >>> trim_to_sound(0, 5, np.array([-80, -20, -18, -25, -70], np.float32))
+    (1, 4)
+    """
+    stretch = levels[start:end]
+    if not len(stretch):
+        return start, end
+    loud = np.flatnonzero(stretch > stretch.max() - drop)
+    if not len(loud):
+        return start, end
+    return start + int(loud[0]), start + int(loud[-1]) + 1

@@ -1,0 +1,98 @@
+"""Between Whisper's tokens and words: the prompt, the text of a hypothesis, its words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lm.shallow_fusion import token_bytes
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, WhisperTokenizer
+
+_SPACES = frozenset(b" \t\n\r\v\f")
+
+
+@dataclass(frozen=True)
+class WordSpan:
+    """A word and the tokens [first, last) that spell it, punctuation and leading space included."""
+
+    text: str
+    first: int
+    last: int
+
+
+class Tokens:
+    """What the decoder needs to know of a tokenizer."""
+
+    def __init__(self, tokenizer: WhisperTokenizer, generation: GenerationConfig) -> None:
+        self._tokenizer = tokenizer
+        self._generation = generation
+        self.texts: list[str | None] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        self.eos: int = generation.eos_token_id
+        self.sot: int = generation.decoder_start_token_id
+        # The token before <|notimestamps|>: <|nospeech|> or, as of old, <|nocaptions|>.
+        self.no_speech: int = generation.no_timestamps_token_id - 1
+        self._bytes = [token_bytes(text, number) for number, text in enumerate(self.texts)]
+
+    def prefix(
+        self, language: str, task: Literal["transcribe", "translate"], prompt: Sequence[int] = ()
+    ) -> list[int]:
+        """Return what stands before the text; ValueError for a language that is not known."""
+        prefix = [self._generation.prev_sot_token_id, *prompt] if prompt else []
+        prefix.append(self.sot)
+        if self._generation.is_multilingual:
+            prefix += [self._language(language), self._generation.task_to_id[task]]
+        elif task != "transcribe" or not language.lower().startswith("en"):
+            raise ValueError(f"cannot {task} {language!r}, an English-only model transcribes 'en'")
+        return [*prefix, self._generation.no_timestamps_token_id]
+
+    def _language(self, language: str) -> int:
+        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+        ids: dict[str, int] = self._generation.lang_to_id
+        code = language.lower().replace("_", "-")
+        for candidate in (code, code.partition("-")[0], TO_LANGUAGE_CODE.get(code)):
+            if f"<|{candidate}|>" in ids:
+                return ids[f"<|{candidate}|>"]
+        known = " ".join(sorted(token[2:-2] for token in ids))
+        raise ValueError(f"language is {language!r}, must be one of: {known}")
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of ``text`` as in training, where every text begins with a space."""
+        ids: list[int] = self._tokenizer.encode(" " + text.strip(), add_special_tokens=False)
+        return ids if text.strip() else []
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return the text that tokens spell, special ones and timestamps left out."""
+        return self._content(tokens).decode("utf-8", errors="replace").strip()
+
+    def words(self, tokens: Sequence[int]) -> list[WordSpan]:
+        """Return the words of `text`, in order: what stands between spaces.
+
+        A token belongs to the word of its first byte that is no space.
+        """
+        spans: list[WordSpan] = []
+        spelled, first = b"", 0
+        for index, token in enumerate(tokens):
+            content = self._bytes[token]
+            if content[:1] and content[0] in _SPACES and spelled.strip():
+                spans += _split(spelled, first, index)
+                spelled, first = b"", index
+            if not spelled.strip() and content.strip():
+                first = index
+            spelled += content
+        if spelled.strip():
+            last = max(i for i, token in enumerate(tokens) if self._bytes[token].strip()) + 1
+            spans += _split(spelled, first, last)
+        return spans
+
+    def _content(self, tokens: Sequence[int]) -> bytes:
+        return b"".join(self._bytes[token] for token in tokens)
+
+
+def _split(spelled: bytes, first: int, last: int) -> list[WordSpan]:
+    """Return the words of a run of tokens: several only where a token has a space inside."""
+    text = spelled.decode("utf-8", errors="replace")
+    return [WordSpan(word, first, last) for word in text.split()]
