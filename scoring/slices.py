@@ -36,7 +36,7 @@ _DIMENSIONS: dict[str, Callable[[Utterance], str | None]] = {
     "duration": lambda row: duration_bin(row.duration),
     "speaker": lambda row: row.speaker,
 }
-_ORDER = {
+_ORDER: dict[str, list[str]] = {
     "age": list(AGE_BUCKETS),
     "noise": ["quiet", "noisy"],
     "duration": [duration_bin(low) for low in (0, *DURATION_BINS)],
