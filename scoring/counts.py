@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, cast
 
 from rapidfuzz.distance import Levenshtein
+
+Edit = tuple[Literal["replace", "delete", "insert"], int, int]
+"""What happens, the position in the reference, the position in the hypothesis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,13 @@ class ErrorCounts:
         return self.errors / self.words if self.words else float(self.insertions)
 
 
+def edits(ref: Sequence[str], hyp: Sequence[str]) -> list[Edit]:
+    """Return the edits that make ``ref`` into ``hyp``: as few as possible, from left to right."""
+    if ref == hyp:
+        return []
+    return cast("list[Edit]", Levenshtein.editops(ref, hyp).as_list())
+
+
 def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> ErrorCounts:
     """Return the errors of a minimum-edit alignment (unit costs) of two token sequences.
 
@@ -48,10 +59,8 @@ def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> ErrorCounts:
     >>> count_errors("he goed home".split(), "he goes to home".split())
     ErrorCounts(words=3, sub=1, deletions=0, insertions=1)
     """
-    if ref == hyp:
-        return ErrorCounts(len(ref))
     sub = deletions = insertions = 0
-    for kind, _, _ in Levenshtein.editops(ref, hyp).as_list():
+    for kind, _, _ in edits(ref, hyp):
         if kind == "replace":
             sub += 1
         elif kind == "delete":
