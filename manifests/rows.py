@@ -7,6 +7,7 @@ field is an error; an unknown value is ``None`` and its key is absent, never 0 o
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from typing import Any, Literal, get_args
 
@@ -28,10 +29,13 @@ UTT_ID = re.compile(r"[A-Za-z0-9._-]+")
 class Row(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What all rows share: frozen, keyword-only, strict about unknown fields."""
+    """What all rows share: frozen, strict about unknown fields.
+
+    Keyword-only too, which subclasses must repeat: msgspec does not hand it down.
+    """
 
 
-class Utterance(Row, frozen=True):
+class Utterance(Row, frozen=True, kw_only=True):
     """One recording, or a part of one, and what was said in it.
 
     Keys are NeMo's where NeMo has one, so a manifest is also a NeMo manifest.
@@ -51,7 +55,7 @@ class Utterance(Row, frozen=True):
     extra: dict[str, Any] | None = None  # carried along, never read by a system
 
 
-class Word(Row, frozen=True):
+class Word(Row, frozen=True, kw_only=True):
     """One recognised word; ``start`` and ``end`` are those of the word itself."""
 
     text: str
@@ -60,7 +64,7 @@ class Word(Row, frozen=True):
     confidence: float | None = None  # probability that the word is right; None = not given
 
 
-class Hypothesis(Row, frozen=True):
+class Hypothesis(Row, frozen=True, kw_only=True):
     """One transcript of an utterance; silence is text ""."""
 
     text: str  # raw, as the recogniser wrote it
@@ -69,7 +73,7 @@ class Hypothesis(Row, frozen=True):
     words: tuple[Word, ...] | None = None
 
 
-class NBest(Row, frozen=True):
+class NBest(Row, frozen=True, kw_only=True):
     """What one system heard: hypotheses best first, never an empty list.
 
     ``error`` says why an utterance could not be decoded; ``hyps`` is then one empty hypothesis.
@@ -85,7 +89,7 @@ class NBest(Row, frozen=True):
         return self.hyps[0]
 
 
-class Rejected(Row, frozen=True):
+class Rejected(Row, frozen=True, kw_only=True):
     """What could not become, or stay, an utterance; kept in lists so that nothing goes silently."""
 
     place: str  # "file:line", or the file
@@ -151,10 +155,18 @@ def nbest_problems(row: NBest) -> list[str]:
         problems.append(f"utt_id is {row.utt_id!r}, must match [A-Za-z0-9._-]+")
     if not row.hyps:
         problems.append("hyps is empty, must hold at least one hypothesis (silence is text '')")
+    if row.error is not None and [hyp.text for hyp in row.hyps] != [""]:
+        problems.append(f"error is {row.error!r}, must come with one hypothesis, of text ''")
     for hyp in row.hyps:
+        for name, score in (("score", hyp.score), ("lm_score", hyp.lm_score)):
+            # JSON has no such numbers: written, they would come back as None.
+            if score is not None and not math.isfinite(score):
+                problems.append(f"{name} is {score}, must be finite")
         for word in hyp.words or ():
             if word.confidence is not None and not 0 <= word.confidence <= 1:
                 problems.append(f"confidence is {word.confidence:g}, must lie in [0, 1]")
+            if word.start is not None and word.start < 0:
+                problems.append(f"word starts at {word.start:g} s, must be >= 0")
             if word.start is not None and word.end is not None and word.end < word.start:
                 problems.append(f"word ends at {word.end:g} s, before its start {word.start:g} s")
     return problems
