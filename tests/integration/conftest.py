@@ -1,0 +1,127 @@
+"""A spoken language of tones and tiny Whispers that know it, or do not, for all Whisper tests."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+
+from manifests.jsonl import write_rows
+from manifests.rows import Utterance
+
+# Each word is a pair of tones (Hz), so that a small model learns to hear it within seconds.
+WORDS = {
+    "a": (300, 300),
+    "I": (500, 500),
+    "goed": (800, 800),
+    "home": (1200, 1200),
+    "tooths": (1800, 1800),
+    "two": (2600, 2600),
+    "mouses": (300, 1200),
+    "saw": (1800, 500),
+}
+WINDOW = 2  # s
+WORD_SECONDS = 0.3
+RATE = 16000
+
+
+class Corpus(NamedTuple):
+    """Two manifests."""
+
+    train: Path
+    dev: Path
+
+
+def spoken(text: str, rng: np.random.Generator) -> np.ndarray:
+    """Return a text in tones, 0.05 s of quiet around it, shape (n_samples,)."""
+    time = np.arange(int(WORD_SECONDS / 2 * RATE)) / RATE
+    fade = np.minimum(1, 10 * np.minimum(time, time[::-1]) / WORD_SECONDS)
+    tones = [np.sin(2 * np.pi * hz * time) * fade for word in text.split() for hz in WORDS[word]]
+    quiet = np.zeros(RATE // 20)
+    audio = np.concatenate([quiet, *tones, quiet]) * rng.uniform(0.2, 0.5)
+    return (audio + rng.normal(0, 0.003, len(audio))).astype(np.float32)
+
+
+def write_corpus(folder: Path, name: str, texts: list[str], seed: int = 1) -> Path:
+    """Write one WAV per text and their manifest; ages and speakers take turns."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i, text in enumerate(texts):
+        audio = spoken(text, rng)
+        soundfile.write(folder / f"{name}-{i}.wav", audio, RATE)
+        rows.append(
+            Utterance(
+                utt_id=f"{name}-{i}",
+                audio_filepath=f"{name}-{i}.wav",
+                duration=len(audio) / RATE,
+                text=text,
+                speaker=f"s{i % 4}",
+                age="8-11" if i % 4 else "5-7",
+            )
+        )
+    write_rows(folder / f"{name}.jsonl", rows)
+    return folder / f"{name}.jsonl"
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    """Return sentences of 1 to 5 words; every twelfth is silence."""
+    rng = random.Random(seed)
+    words = list(WORDS)
+    return [
+        "" if i % 12 == 11 else " ".join(rng.choices(words, k=rng.randint(1, 5)))
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def tone_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """240 utterances to learn from and 21 to choose by."""
+    folder = tmp_path_factory.mktemp("tones")
+    return Corpus(
+        write_corpus(folder, "train", sentences(240, 1)),
+        write_corpus(folder, "dev", sentences(21, 2), seed=2),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Whisper of the published layout with a window of 2 s."""
+    from recipes.tiny_whisper import build
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    return build([" ".join(WORDS)] * 2, folder, window=WINDOW, d_model=64, layers=2, heads=4)
+
+
+@pytest.fixture(scope="session")
+def trained_whisper(
+    tmp_path_factory: pytest.TempPathFactory, tiny_whisper: Path, tone_corpus: Corpus
+) -> Path:
+    """The tiny Whisper after learning the tones: a ``final`` folder, fully fine-tuned."""
+    from systems.config import load_config
+    from systems.whisper.config import WhisperConfig
+    from systems.whisper.train import train
+
+    config = load_config(
+        WhisperConfig,
+        None,
+        [
+            f"pretrained={tiny_whisper}",
+            f"window={WINDOW}",
+            "device=cpu",
+            "train.adapt=full",
+            "train.batch_size=16",
+            "train.accumulation=1",
+            "train.learning_rate=2e-3",
+            "train.spec_augment=false",
+            "train.max_steps=280",
+            "train.eval_steps=140",
+            "train.num_workers=0",
+            "train.report_to=[]",
+        ],
+    )
+    return train(config, tone_corpus.train, tone_corpus.dev, tmp_path_factory.mktemp("tones-exp"))
