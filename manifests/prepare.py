@@ -134,14 +134,7 @@ class _SetWriter:
                 self.counts.damaged += 1
                 self._reject(row, clip.reason)
                 continue
-            self._write(
-                msgspec.structs.replace(
-                    row,
-                    audio_filepath=(audio / clip_path(row.utt_id)).as_posix(),
-                    offset=0.0,
-                    duration=clip.seconds,
-                )
-            )
+            self._sort(row, (audio / clip_path(row.utt_id)).as_posix(), clip.seconds)
         self._meta["counts"] = asdict(self.counts)
 
     def _accepted(self, rows: Iterable[Utterance | Rejected]) -> Iterator[Utterance]:
@@ -152,16 +145,18 @@ class _SetWriter:
             else:
                 yield row
 
-    def _write(self, row: Utterance) -> None:
-        if row.duration < self._shortest:
+    def _sort(self, source: Utterance, path: str, seconds: Seconds) -> None:
+        if seconds < self._shortest:
             self.counts.short += 1
-            self._reject(row, f"duration is {row.duration:g} s, must be >= {self._shortest:g} s")
-        elif row.duration > self._longest:
+            self._reject(source, f"duration is {seconds:g} s, must be >= {self._shortest:g} s")
+            return
+        row = msgspec.structs.replace(source, audio_filepath=path, offset=0.0, duration=seconds)
+        if seconds > self._longest:
             self.counts.long += 1
             self._long.write(row)
         else:
             self.counts.kept += 1
-            self.counts.hours += row.duration / 3600
+            self.counts.hours += seconds / 3600
             self._kept.write(row)
 
     def _reject(self, row: Utterance, reason: str) -> None:
