@@ -23,9 +23,9 @@ import msgspec
 
 from manifests.faults import examine, shown
 from manifests.jsonl import RowWriter
-from manifests.probe import Probe, probe_all
-from manifests.rows import Rejected, Row, Seconds, Utterance, safe_utt_id
-from manifests.validate import audio_fault, segmented_files
+from manifests.probe import Probe, agreed_duration, probe_all
+from manifests.rows import Rejected, Row, Utterance, safe_utt_id
+from manifests.validate import segmented_files
 
 _CHUNK = 4096  # rows whose audio is looked at together
 
@@ -207,18 +207,15 @@ def _fix_duration(fields: dict[str, Any], changes: list[str], probe: Probe, whol
     )
     if not 0 <= offset < math.inf:
         raise _DropError(f"offset is {offset:g} s, must be >= 0")
-    stated = 0 < duration < math.inf
-    fault = audio_fault(probe, path, offset, duration if stated else None, not whole)
-    if fault and (probe.problem or offset >= probe.duration):
-        raise _DropError(fault)
-    if not stated and (offset or not whole or math.isinf(probe.duration)):
-        raise _DropError(
-            f"duration is {duration:g} s, must be > 0 (which part of the audio is meant?)"
-        )
-    if fault or not stated:
-        rest: Seconds = round(probe.duration - offset, 6)
-        fields["duration"] = rest
-        changes.append(f"duration was {duration:g} s, is the audio's {rest:g} s")
+    stated = duration if 0 < duration < math.inf else None
+    if stated is None and not probe.problem and (offset or not whole):
+        raise _DropError(f"duration is {duration:g} s, must be > 0 (how much is meant?)")
+    try:
+        fields["duration"] = agreed_duration(probe, path, offset, stated, not whole)
+    except ValueError as error:
+        raise _DropError(str(error)) from None
+    if fields["duration"] != stated:
+        changes.append(f"duration was {duration:g} s, is the audio's {fields['duration']:g} s")
 
 
 def _refuse_repeats(row: Utterance, line: int, seen: dict[str, tuple[int, int]]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import signal
 import sys
@@ -23,11 +22,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from manifests.faults import examine, row_check
-from manifests.probe import Probe, probe_all
+from manifests.probe import audio_fault, probe_all
 from manifests.rows import NBest, Row, Seconds, Utterance
 
 _CHUNK = 4096  # rows whose audio is looked at together
-_ROUNDING: Seconds = 1e-6
 
 ROW_TYPES: dict[str, type[Row]] = {"utterance": Utterance, "nbest": NBest}
 
@@ -199,35 +197,6 @@ def _audio_problems(
         )
         if fault:
             yield Problem(path, row.line, fault)
-
-
-def audio_fault(
-    probe: Probe, path: str, offset: Seconds | None, duration: Seconds | None, segmented: bool
-) -> str | None:
-    """Return how a row disagrees with its audio, as "value, rule".
-
-    A row without an offset is the whole file, unless the file is ``segmented``.
-    """
-    # Deferred: loads libsndfile and numpy, which --help does not need.
-    from manifests.audio import DURATION_TOLERANCE
-
-    if probe.problem:
-        return f"audio_filepath {path!r}: {probe.problem}"
-    if offset is None or math.isinf(probe.duration):
-        return None
-    length, tolerance = probe.duration, DURATION_TOLERANCE + _ROUNDING
-    if offset >= length:
-        return f"offset is {offset:g} s, must lie inside the audio ({length:g} s)"
-    if duration is None:
-        return None
-    if offset and offset + duration > length + tolerance:
-        end = offset + duration
-        return f"offset + duration is {end:g} s, must lie inside the audio ({length:g} s)"
-    too_long = duration > length + tolerance
-    too_short = offset == 0 and not segmented and duration < length - tolerance
-    if too_long or too_short:
-        return f"duration is {duration:g} s, must be the audio's {length:g} s to within 0.1 s"
-    return None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ https://huggingface.co/docs/datasets/audio_dataset#audiofolder
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def import_corpus(src: Path) -> Sets:
 
     Files that no metadata row names are rejected, not forgotten. Other columns go to ``extra``.
     """
+    src = Path(os.path.normpath(src.absolute()))
     tables = [
         folder / name
         for folder in (src, *sorted(p for p in src.glob("*") if p.name in _SETS))
@@ -56,7 +58,7 @@ def import_corpus(src: Path) -> Sets:
             try:
                 if isinstance(values, Exception):
                     raise values
-                audio = _audio_path(values, table)
+                audio = _audio_path(values, table, src)
                 named.add(audio)
                 split = _split(audio, src)
                 row = _utterance(values, audio, src)
@@ -64,7 +66,7 @@ def import_corpus(src: Path) -> Sets:
             except (msgspec.DecodeError, ValueError) as error:
                 sets.setdefault(split, []).append(Rejected(place=place, reason=str(error)))
     for audio in sorted(path for path in src.rglob("*") if path.suffix.lower() in _AUDIO):
-        if audio.absolute() not in named:
+        if audio not in named:
             reason = "audio file, must have a row in metadata"
             sets.setdefault(_split(audio, src), []).append(
                 Rejected(place=str(audio), reason=reason)
@@ -89,11 +91,14 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
                 yield number, error
 
 
-def _audio_path(values: dict[str, Any], table: Path) -> Path:
+def _audio_path(values: dict[str, Any], table: Path, src: Path) -> Path:
     name = values.get("file_name")
     if not isinstance(name, str) or not name:
         raise ValueError(f"file_name is {name!r}, must name a file")
-    return (table.parent / name).absolute()
+    audio = Path(os.path.normpath(table.absolute().parent / name))
+    if not audio.is_relative_to(src):
+        raise ValueError(f"file_name is {name!r}, must lie in {src}")
+    return audio
 
 
 def _split(audio: Path, src: Path) -> str:
@@ -102,7 +107,7 @@ def _split(audio: Path, src: Path) -> str:
     >>> _split(Path("/corpus/validation/a.wav"), Path("/corpus"))
     'dev'
     """
-    parts = audio.absolute().relative_to(src.absolute()).parts
+    parts = audio.relative_to(src).parts
     return _SETS.get(parts[0], "train") if len(parts) > 1 else "train"
 
 
@@ -111,7 +116,7 @@ def _utterance(values: dict[str, Any], audio: Path, src: Path) -> Utterance:
     row["audio_filepath"] = str(audio)
     row["text"] = next((values[key] for key in _TEXT if values.get(key) is not None), None)
     row["speaker"] = next((str(values[k]) for k in _SPEAKER if values.get(k) is not None), None)
-    inside = audio.relative_to(src.absolute()).with_suffix("")
+    inside = audio.relative_to(src).with_suffix("")
     row["utt_id"] = safe_utt_id(str(row.get("utt_id") or inside))
     if row.get("age") is not None and row["age"] not in AGE_BUCKETS:
         row |= age_fields(row["age"])

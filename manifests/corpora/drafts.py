@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manifests.probe import probe_all
-from manifests.rows import Rejected, Seconds, Utterance, age_bucket, utterance_problems
+from manifests.probe import Probe, agreed_duration, probe_all
+from manifests.rows import Rejected, Utterance, age_bucket, utterance_problems
 
 _CHUNK = 1024  # files probed together: bounds memory, keeps rows streaming
 _FIELDS = {field.name: field.type for field in msgspec.structs.fields(Utterance)}
@@ -39,12 +39,11 @@ def measured(drafts: Iterable[Draft | Rejected]) -> Iterator[Utterance | Rejecte
                 yield draft
                 continue
             row = draft.row
-            probe = probes[row.audio_filepath]
-            if probe.problem:
-                problems = [f"audio_filepath {row.audio_filepath!r}: {probe.problem}"]
-            else:
-                row = with_audio_duration(row, probe.duration, segment=draft.segment)
+            try:
+                row = _agreed(row, probes[row.audio_filepath], segment=draft.segment)
                 problems = utterance_problems(row)
+            except ValueError as error:
+                problems = [str(error)]
             first = seen.setdefault(row.utt_id.lower(), draft.place)
             if first != draft.place:
                 # sclite compares ids without regard to case.
@@ -58,18 +57,15 @@ def measured(drafts: Iterable[Draft | Rejected]) -> Iterator[Utterance | Rejecte
                 yield row
 
 
-def with_audio_duration(row: Utterance, audio: Seconds, *, segment: bool) -> Utterance:
-    """Return ``row`` with a duration that agrees with its file's length ``audio``."""
-    # Deferred: loads libsndfile and numpy, which --help does not need.
-    from manifests.audio import DURATION_TOLERANCE
-
-    rest = audio - row.offset
-    declared = row.duration
-    too_short = not segment and declared < rest - DURATION_TOLERANCE
-    if declared > 0 and not too_short and declared <= rest + DURATION_TOLERANCE:
+def _agreed(row: Utterance, probe: Probe, *, segment: bool) -> Utterance:
+    """Return ``row`` with a duration that agrees with its audio; ValueError if none can."""
+    declared = row.duration or None
+    path, offset = row.audio_filepath, row.offset
+    duration = agreed_duration(probe, path, offset, declared, segment or offset > 0)
+    if duration == declared:
         return row
-    extra = {**(row.extra or {}), "declared_duration": declared} if declared else row.extra
-    return msgspec.structs.replace(row, duration=round(rest, 6), extra=extra)
+    extra = row.extra if declared is None else {**(row.extra or {}), "declared_duration": declared}
+    return msgspec.structs.replace(row, duration=duration, extra=extra)
 
 
 def age_fields(years: Any) -> dict[str, Any]:

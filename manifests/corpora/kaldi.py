@@ -98,7 +98,8 @@ def _read_table(path: Path, problems: list[Rejected]) -> Table:
 
 def _find_root(folder: Path, recordings: Table) -> Path:
     """Return the nearest of ``folder`` and those above it where a recording lies."""
-    sample = [value for _, value in islice(recordings.values(), 10)]
+    relative = (value for _, value in recordings.values() if not Path(value).is_absolute())
+    sample = list(islice(relative, 10))
     for root in (folder.resolve(), *folder.resolve().parents):
         if any((root / value).is_file() for value in sample):
             return root
