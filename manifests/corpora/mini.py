@@ -36,19 +36,22 @@ _CHUNK = 64  # clips spoken together; rows stream
 
 
 class SetPlan(NamedTuple):
-    """How much of a set there is; speakers and sessions share the clips evenly."""
+    """How much of a set there is; the speakers take turns."""
 
     speakers: int
-    clips: int
+    turns: int
     empty: float  # share of clips without speech
 
 
 PLAN = {
-    "adults": SetPlan(speakers=24, clips=1600, empty=0.03),
-    "train": SetPlan(speakers=24, clips=800, empty=0.05),
-    "dev": SetPlan(speakers=8, clips=120, empty=0.05),
-    "test": SetPlan(speakers=8, clips=160, empty=0.05),
+    "adults": SetPlan(speakers=32, turns=40, empty=0.03),
+    "train": SetPlan(speakers=32, turns=24, empty=0.05),
+    "dev": SetPlan(speakers=8, turns=16, empty=0.05),
+    "test": SetPlan(speakers=12, turns=15, empty=0.05),
 }
+NOISY = 0.3  # share of the children's clips
+SNRS = (15.0, 10.0, 5.0)  # dB
+SESSIONS = 2  # of each speaker
 
 
 class Manner(NamedTuple):
@@ -63,11 +66,11 @@ class Manner(NamedTuple):
 
 
 MANNERS: dict[AgeBucket | None, Manner] = {
-    None: Manner((0.95, 1.05), (30, 60), (150, 190), 0.15, 0.0, 0.0),  # adults
-    "3-4": Manner((1.28, 1.36), (75, 95), (120, 150), 0.8, 0.7, 0.10),
-    "5-7": Manner((1.22, 1.30), (70, 90), (130, 160), 0.6, 0.3, 0.05),
-    "8-11": Manner((1.15, 1.23), (60, 80), (140, 175), 0.3, 0.0, 0.03),
-    "12+": Manner((1.08, 1.16), (50, 75), (150, 185), 0.1, 0.0, 0.02),
+    None: Manner((0.95, 1.05), (30, 60), (130, 170), 0.15, 0.0, 0.0),  # adults
+    "3-4": Manner((1.28, 1.36), (75, 95), (90, 120), 0.8, 0.7, 0.10),
+    "5-7": Manner((1.22, 1.30), (70, 90), (100, 130), 0.6, 0.3, 0.05),
+    "8-11": Manner((1.15, 1.23), (60, 80), (115, 150), 0.3, 0.0, 0.03),
+    "12+": Manner((1.08, 1.16), (50, 75), (130, 165), 0.1, 0.0, 0.02),
 }
 ACCENTS = ("en-us", "en-us", "en-us", "en-gb")
 ADULT_VARIANTS = ("m1", "m2", "m3", "m4", "m7", "f1", "f2", "f3", "f4", "klatt")
@@ -121,30 +124,26 @@ def clips(name: str, seed: int = SEED) -> list[Clip]:
         _voice(rng, f"{name}-{number:02d}", ages[number % len(ages)])
         for number in range(plan.speakers)
     ]
-    made = []
-    for number in range(plan.clips):
-        voice = voices[number % len(voices)]
-        manner = MANNERS[voice.age]
-        turn = number // len(voices)
-        text = "" if rng.random() < plan.empty else sentence(rng, manner.slip)
-        noise = rng.choice((20.0, 12.0, 6.0)) if rng.random() < 0.3 else None
-        made.append(
-            Clip(
-                utt_id=f"{voice.speaker}-{turn:03d}",
-                voice=voice,
-                session=f"{voice.speaker}-s{turn * voices_sessions(plan) // plan.clips + 1}",
-                text=text,
-                spoken=spoken(rng, text, late_sounds=manner.late_sounds, repeats=manner.repeats),
-                snr=None if voice.age is None else noise,
-                seed=rng.getrandbits(32),
-            )
-        )
-    return made
+    return [
+        _clip(rng, voice, turn, 1 + turn * SESSIONS // plan.turns, plan.empty)
+        for turn in range(plan.turns)
+        for voice in voices
+    ]
 
 
-def voices_sessions(plan: SetPlan) -> int:
-    """Return the number by which a turn is scaled to one of two sessions a speaker."""
-    return 2 * plan.speakers
+def _clip(rng: random.Random, voice: Voice, turn: int, session: int, empty: float) -> Clip:
+    manner = MANNERS[voice.age]
+    text = "" if rng.random() < empty else sentence(rng, manner.slip)
+    noisy = voice.age is not None and rng.random() < NOISY
+    return Clip(
+        utt_id=f"{voice.speaker}-{turn:03d}",
+        voice=voice,
+        session=f"{voice.speaker}-s{session}",
+        text=text,
+        spoken=spoken(rng, text, late_sounds=manner.late_sounds, repeats=manner.repeats),
+        snr=rng.choice(SNRS) if noisy else None,
+        seed=rng.getrandbits(32),
+    )
 
 
 def _voice(rng: random.Random, speaker: str, age: AgeBucket | None) -> Voice:
@@ -213,7 +212,7 @@ def render(clip: Clip) -> Samples:
     level = float(np.sqrt(np.mean(speech**2)))
     snr = 45.0 if clip.snr is None else clip.snr
     noise = _pink(rng, speech.size) * level * 10 ** (-snr / 20)
-    return np.clip(speech + noise, -0.99, 0.99).astype(np.float32)
+    return _limited(speech + noise)
 
 
 def _espeak(text: str, voice: Voice, rate: int) -> Samples:
@@ -234,7 +233,7 @@ def _espeak(text: str, voice: Voice, rate: int) -> Samples:
         message = done.stderr.decode(errors="replace").strip()
         raise ValueError(f"espeak-ng {voice.espeak} gave {samples.size} samples: {message}")
     in_rate = int.from_bytes(done.stdout[24:28], "little") * voice.tract
-    resampled: Samples = soxr.resample(samples, in_rate, RATE)
+    resampled: Samples = np.asarray(soxr.resample(samples, in_rate, RATE), dtype=np.float32)
     loud = np.flatnonzero(np.abs(resampled) > 1e-3)
     return resampled[loud[0] : loud[-1] + 1].copy()
 
@@ -253,7 +252,7 @@ def _no_speech(rng: np.random.Generator) -> Samples:
         for start in rng.integers(0, size, 3):
             knock = samples[start : start + RATE // 20]
             knock += rng.normal(0, 0.2, knock.size) * np.exp(-np.arange(knock.size) / 150)
-    return np.clip(samples, -0.99, 0.99).astype(np.float32)
+    return _limited(samples)
 
 
 def _pink(rng: np.random.Generator, size: int) -> Samples:
@@ -261,4 +260,10 @@ def _pink(rng: np.random.Generator, size: int) -> Samples:
     spectrum = np.fft.rfft(rng.normal(size=size))
     spectrum[1:] /= np.sqrt(np.arange(1, spectrum.size))
     noise = np.fft.irfft(spectrum, size)
-    return (noise / np.sqrt(np.mean(noise**2))).astype(np.float32)
+    scaled: Samples = (noise / np.sqrt(np.mean(noise**2))).astype(np.float32)
+    return scaled
+
+
+def _limited(samples: npt.NDArray[np.floating]) -> Samples:
+    limited: Samples = np.clip(samples, -0.99, 0.99).astype(np.float32)
+    return limited

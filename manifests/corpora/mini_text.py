@@ -15,7 +15,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "animals": ("dogs", "cats", "ducks", "frogs", "birds", "mice", "sheep"),
     "body": ("teeth", "feet", "hands", "eyes"),
     "toy": ("ball", "doll", "car", "train", "kite", "robot", "book", "boat", "puzzle"),
-    "food": ("apple", "cake", "soup", "milk", "bread", "banana", "cookie"),
+    "food": ("apples", "cake", "soup", "milk", "bread", "bananas", "cookies"),
     "colour": ("red", "blue", "green", "yellow", "black", "white"),
     "size": ("big", "little"),
     "who": ("mommy", "daddy", "grandma", "my brother", "my sister", "the teacher", "the baby"),
@@ -106,6 +106,8 @@ def sentence(rng: random.Random, slip: float) -> str:
         start = rng.randrange(len(COUNTING) - 3)
         return " ".join(COUNTING[start : start + rng.randint(3, 4)])
     text = rng.choice(TEMPLATES)
+    if rng.random() < 0.25:
+        text += " and " + rng.choice(TEMPLATES)
     while match := re.search(r"\{(\w+)\}", text):
         text = text[: match.start()] + rng.choice(SLOTS[match[1]]) + text[match.end() :]
     words = text.split()
