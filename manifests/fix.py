@@ -75,7 +75,8 @@ def fix(
     Durations come from the audio; blanks in texts are collapsed; ids that sclite can't carry
     are replaced; unknown fields and values of wrong types go to ``extra``; paths are made
     relative to ``out``. Dropped are rows that repeat an id, have no readable audio or lie
-    outside it, or cannot be read. Lists default to OUT.dropped.jsonl and OUT.repaired.jsonl.
+    outside it, or cannot be read; what is left of a file's parts may then look too short for
+    it. Lists default to OUT's name with .dropped.jsonl and .repaired.jsonl.
     """
     manifest, out = Path(manifest), Path(out)
     if not manifest.is_file():
