@@ -1,0 +1,79 @@
+"""Configs: typed, strict, YAML 1.2, and every file under recipes/conf."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recipes.recipe import Recipe
+from systems.config import load_config, parse_yaml
+from systems.whisper.config import WhisperConfig
+
+CONF = Path(__file__).parents[2] / "recipes" / "conf"
+SYSTEM_CONFIGS = sorted(path for path in CONF.rglob("*.yaml") if path.stem.startswith("whisper"))
+RECIPES = sorted(path for path in CONF.glob("*.yaml") if path not in SYSTEM_CONFIGS)
+
+
+@pytest.mark.parametrize("path", SYSTEM_CONFIGS, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_system_config_loads(path):
+    assert load_config(WhisperConfig, path).train.max_steps > 0
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_names_configs_that_load(path):
+    recipe = load_config(Recipe, path)
+    for config in filter(None, (recipe.whisper, recipe.whisper_base)):
+        load_config(WhisperConfig, CONF.parents[1] / config)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "accumulation"),
+    [("small", 12, 3), ("medium", 8, 4), ("large_v3_turbo", 8, 4)],
+)
+def test_batch_sizes_and_their_reasons(name, batch, accumulation):
+    path = CONF / f"whisper_{name}.yaml"
+    train = load_config(WhisperConfig, path).train
+    assert (train.batch_size, train.accumulation) == (batch, accumulation)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    place = next(i for i, line in enumerate(lines) if "batch_size:" in line)
+    assert "GB" in " ".join(lines[place - 4 : place])
+
+
+def test_overrides_win_and_nest(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("train: {batch_size: 3, lora: {rank: 4}}\n", encoding="utf-8")
+    config = load_config(WhisperConfig, path, ["train.lora.rank=8", "train.learning_rate=5e-5"])
+    assert (config.train.batch_size, config.train.lora.rank) == (3, 8)
+    assert config.train.learning_rate == 5e-5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batchsize=3", "unknown key 'batchsize'; known: accumulation, adapt"),
+        ("trian.batch_size=3", "unknown key 'trian'; known: base, decode"),
+        ("train.batch_size", "must be key=value"),
+        ("train.batch_size=many", "Expected `int`, got `str` - at `$.train.batch_size`"),
+        ("train.adapt=encoder", "Invalid enum value 'encoder'"),
+        ("train.report_to=[mlflow]", "Invalid enum value 'mlflow'"),
+        ("train.lora=[", "override 'train.lora=[': not YAML"),
+    ],
+)
+def test_a_typo_is_one_clear_error(override, message):
+    with pytest.raises(ValueError, match=".*") as error:
+        load_config(WhisperConfig, None, [override])
+    assert message in str(error.value)
+
+
+def test_yaml_1_2_scalars():
+    values = ("1e-4", "2E3", "1.5e-3", ".5", "no", "on", "true", "-3", "2026-01-01", "~")
+    parsed = [parse_yaml(value, "x") for value in values]
+    assert parsed == [1e-4, 2e3, 1.5e-3, 0.5, "no", "on", True, -3, "2026-01-01", None]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_any_float_as_python_writes_it(value):
+    parsed = parse_yaml(repr(value), "x")
+    assert isinstance(parsed, float)
+    assert parsed == value
