@@ -141,9 +141,9 @@ def utterance_problems(row: Utterance) -> list[str]:
         problems.append(f"utt_id is {row.utt_id!r}, must match [A-Za-z0-9._-]+")
     if not row.audio_filepath:
         problems.append("audio_filepath is '', must name a file")
-    if not 0 < row.duration < float("inf"):
+    if not 0 < row.duration < math.inf:
         problems.append(f"duration is {row.duration:g} s, must be > 0")
-    if not 0 <= row.offset < float("inf"):
+    if not 0 <= row.offset < math.inf:
         problems.append(f"offset is {row.offset:g} s, must be >= 0")
     return problems
 
