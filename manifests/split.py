@@ -1,12 +1,13 @@
 """Split a manifest so that no speaker is on two sides, or check that none is.
 
-    python -m manifests.split train.jsonl --out split --dev 0.05 --by speaker --stratify age
+    python -m manifests.split train.jsonl --out split --dev 0.1 --by speaker --stratify age
     python -m manifests.split --check split/train.jsonl split/dev.jsonl test.jsonl
 
 writes split/train.jsonl and split/dev.jsonl (with --test also split/test.jsonl) and prints
 
-    side     speakers   utts  hours  3-4  5-7  8-11  12+  unknown
-    train         110  ...
+      side  speakers      utts     hours       5-7      8-11       12+
+     train        52      1040      1.01       420       380       240
+       dev         6       120      0.12        40        60        20
 
 The check prints each speaker that crosses and ends with status 1 if there is one.
 

@@ -94,6 +94,7 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(tmp_path: Path) -> N
     changed = {name for name in after if after[name] != before[name]}
     assert changed == {f"u00{i}.flac" for i in (1, 2, 3, 4, 5, 6)}
     assert again["u005"].seconds == 0.1
+    assert soundfile.info(out / clip_path("u002")).frames == 4_800
     loud = np.abs(soundfile.read(out / clip_path("u003"))[0]).max()
     assert loud == pytest.approx(0.1, abs=1e-3)
     list(prepare_clips(rows, out))
@@ -107,10 +108,11 @@ def test_a_torn_index_costs_only_its_last_line(tmp_path: Path) -> None:
     before = stamps(out)
     index = out / "index.jsonl"
     index.write_bytes(index.read_bytes()[:-20])
-    for _ in range(2):
-        assert all(isinstance(clip, Clip) for _, clip in prepare_clips(rows, out))
-        after = stamps(out)
-        assert [name for name in sorted(after) if after[name] != before[name]] == ["u003.flac"]
+    assert all(isinstance(clip, Clip) for _, clip in prepare_clips(rows, out))
+    after = stamps(out)
+    assert [name for name in sorted(after) if after[name] != before[name]] == ["u003.flac"]
+    list(prepare_clips(rows, out))
+    assert stamps(out) == after
 
 
 def test_damage_costs_no_neighbour(tmp_path: Path) -> None:
@@ -120,12 +122,13 @@ def test_damage_costs_no_neighbour(tmp_path: Path) -> None:
     cut = (tmp_path / "src" / "u003.wav").read_bytes()
     (tmp_path / "src" / "u003.wav").write_bytes(cut[: len(cut) // 2])
     rows[4] = Utterance(utt_id="u004", audio_filepath=rows[4].audio_filepath, duration=0.5)
+    rows[5] = Utterance(utt_id="u005", audio_filepath=f"{rows[0].audio_filepath}/x", duration=0.3)
     results = {row.utt_id: clip for row, clip in prepare_clips(rows, tmp_path / "out")}
     damaged = {name: c.reason for name, c in results.items() if isinstance(c, Damaged)}
-    assert damaged.keys() == {"u001", "u002", "u003", "u004"}
+    assert damaged.keys() == {"u001", "u002", "u003", "u004", "u005"}
     assert damaged["u002"] == "No such file or directory, must be readable"
     assert damaged["u004"] == "audio ends after 0.300 s, must last 0.500 s"
-    assert len(stamps(tmp_path / "out")) == 2
+    assert stamps(tmp_path / "out").keys() == {"u000.flac"}
 
 
 class Crash(str):
@@ -193,7 +196,7 @@ def test_a_corpus_becomes_manifests(tmp_path: Path) -> None:
 
 
 def test_segments_are_cut_out(tmp_path: Path) -> None:
-    segments = "a-1 rec 0.0 0.5\na-2 rec 0.5 1.25\nb-1 rec 1.9 2.04\n"
+    segments = "a-1 rec 0.0 0.5\na-2 rec 0.5 1.25\nb-1 rec 1.9 2.04\nb-2 rec 0.06 2\n"
     src = kaldi(tmp_path / "train", {"rec": 2.0}, segments=segments)
     prepare("kaldi", src, tmp_path / "out")
     rows = list(read_manifest(tmp_path / "out" / "train.jsonl"))
@@ -201,6 +204,7 @@ def test_segments_are_cut_out(tmp_path: Path) -> None:
         ("a-1", 0, 0.5),
         ("a-2", 0, 0.75),
         ("b-1", 0, 0.1),
+        ("b-2", 0, 1.94),
     ]
     whole, _ = soundfile.read(src / "wav" / "rec.wav")
     part, _ = soundfile.read(rows[1].audio_filepath)

@@ -1,6 +1,7 @@
 """`manifests.split`: disjoint, deterministic, and nobody moves when the corpus grows."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,18 @@ def test_with_the_earlier_split_nobody_ever_moves(
     assert before.items() <= after.items()
 
 
+@pytest.mark.parametrize(("share", "side", "nearest"), [(0.01, "dev", min), (0.99, "train", max)])
+def test_the_nearest_fills_an_empty_side(
+    share: float, side: str, nearest: Callable[..., str]
+) -> None:
+    keys = [f"s{i}" for i in range(5)]
+    for seed in range(20):
+        sides = assign(dict.fromkeys(keys, "5-7"), dev=share, seed=seed)
+        if all(0.01 < position(key, seed) < 0.99 for key in keys):
+            chosen = nearest(keys, key=lambda key: position(key, seed))
+            assert [key for key in keys if sides[key] == side] == [chosen]
+
+
 def test_growth_moves_nobody_in_a_corpus_of_some_size() -> None:
     ages = {f"speaker{i}": AGE_BUCKETS[i % 4] for i in range(2000)}
     first = dict(list(ages.items())[:1000])
@@ -150,20 +163,23 @@ def test_absolute_audio_paths_stay(tmp_path: Path) -> None:
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
-    """Not even for a speaker recorded at two ages."""
+    """Not even for a speaker recorded at two ages: the younger one counts."""
+    ages = {"a": ("5-7", "8-11"), "b": ("5-7",), "c": ("8-11",), "d": ("8-11",)}
     rows = [
-        Utterance(utt_id=f"{s}{i}", audio_filepath="a", duration=1, speaker=s, age=age)
-        for s in "abcdefgh"
-        for i, age in enumerate(("5-7", "8-11"))
+        Utterance(utt_id=f"{s}{age}", audio_filepath="a", duration=1, speaker=s, age=age)
+        for s in ages
+        for age in ages[s]
     ]
-    for name, order in (("x", rows), ("y", rows[::-1])):
-        write_rows(tmp_path / f"{name}.jsonl", order)
-        split(tmp_path / f"{name}.jsonl", tmp_path / name, dev=0.2)
-    ids = [
-        sorted(row.utt_id for row in read_rows(tmp_path / name / "dev.jsonl", Utterance))
-        for name in "xy"
-    ]
-    assert ids[0] == ids[1] != []
+    write_rows(tmp_path / "x.jsonl", rows)
+    write_rows(tmp_path / "y.jsonl", rows[::-1])
+    for seed in range(10):
+        sides = []
+        for name in "xy":
+            split(tmp_path / f"{name}.jsonl", tmp_path / name, dev=0.2, seed=seed)
+            dev = {row.speaker for row in read_rows(tmp_path / name / "dev.jsonl", Utterance)}
+            assert len(dev & {"a", "b"}) == len(dev & {"c", "d"}) == 1
+            sides.append(dev)
+        assert sides[0] == sides[1]
 
 
 def test_previous_split_is_kept_when_the_corpus_grows(tmp_path: Path) -> None:
