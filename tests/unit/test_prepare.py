@@ -1,5 +1,6 @@
 """`manifests.flac` and `manifests.prepare`: nothing lost or doubled, damage no reason to stop."""
 
+import hashlib
 import json
 import os
 import signal
@@ -268,6 +269,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ]:
         assert main(wrong) == 1
         assert message in capsys.readouterr().err
+
+
+def test_md5_sums_are_verified_on_demand(tmp_path: Path) -> None:
+    rows = []
+    for name, seconds in (("good", 0.5), ("bad", 0.6)):
+        path = write_audio(tmp_path / "src" / f"{name}.flac", seconds)
+        md5 = hashlib.md5(path.read_bytes() if name == "good" else b"").hexdigest()
+        row = {"utterance_id": name, "audio_path": path.name, "audio_duration_sec": seconds}
+        rows.append(json.dumps(row | {"md5_hash": md5, "orthographic_text": "yes"}))
+    (tmp_path / "src" / "train_word_transcripts.jsonl").write_text("\n".join(rows) + "\n")
+    trusting = prepare("pasketti", tmp_path / "src", tmp_path / "a")["train"]
+    assert (trusting.kept, trusting.rejected) == (2, 0)
+    strict = prepare("pasketti", tmp_path / "src", tmp_path / "b", verify_md5=True)["train"]
+    assert (strict.kept, strict.rejected) == (1, 1)
 
 
 def processes_of_session(session: int) -> list[int]:
