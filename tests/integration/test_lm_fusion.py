@@ -54,7 +54,7 @@ def model():
     model = WhisperForConditionalGeneration(config).eval()
     # Untrained, it would hardly ever end a text.
     bias = torch.zeros(config.vocab_size)
-    bias[EOS] = 2.5
+    bias[EOS] = 4.0
     model.proj_out.bias = torch.nn.Parameter(bias)
     return model
 
