@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,12 +59,8 @@ def format_number(value: float) -> str:
     >>> format_number(0.1), format_number(12.0), format_number(1e-07)
     ('0.1', '12.0', '0.0000001')
     """
-    text = repr(float(value))
-    if "e" not in text:
-        return text
-    mantissa, exponent = text.split("e")
-    decimals = len(mantissa.partition(".")[2].rstrip("0")) - int(exponent)
-    return f"{value:.{max(decimals, 0)}f}"
+    # Through the shortest repr: rounding the binary value to as many decimals may differ.
+    return format(Decimal(repr(float(value))), "f")
 
 
 def check_token(value: str, name: str) -> None:
