@@ -8,7 +8,7 @@ A Whisper of tiny's size with random weights (its speed is the real one's), the 
 of 51,865 tokens and a 5 s window decodes random features with 5 beams. The sides alternate;
 the median of the pairs' ratios is printed, as JSON::
 
-    {"batch": 8, "beams": 5, "tokens": 24, "plain_s": 4.1, "fused_s": 4.4, "ratio": 1.07, ...}
+    {"batch": 8, "beams": 5, "tokens": 24, "plain_s": 1.73, "fused_s": 1.77, "ratio": 1.02, ...}
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ State = Any
 """A `kenlm.State`: the last words that the model looks at; hashable, compares by value."""
 
 
-@lru_cache(maxsize=1 << 17)
+@lru_cache(maxsize=1 << 15)
 def words_of(text: str) -> tuple[str, ...]:
     """Return the n-gram's words of ``text``: none for "--", one for "Hello,", two for "no-- no"."""
     return tuple(normalize_text(text).split())

@@ -81,9 +81,9 @@ class WordFusionProcessor:
     is the same).
 
     Nothing is tracked between calls, so beams may be reordered at will; only the prefixes of
-    the last call are kept, to extend them by one token. ``beta > 0`` can raise a score from one
-    step to the next, which `generate`'s early stop does not expect: an exact search needs
-    ``early_stopping="never"``, and `max_new_tokens` must be set, else beams may run on.
+    the last call are kept, to extend them by one token. Set `max_new_tokens`, since with a large
+    ``beta`` beams run on; and as ``beta > 0`` can raise a total from one step to the next,
+    `generate`'s early stop, which expects falling totals, may miss a late gain.
     ValueError when the tokens are not byte-level BPE or ``eos_id`` is none of them.
     """
 
@@ -202,7 +202,7 @@ class WordFusionProcessor:
         return self._mask
 
 
-@lru_cache(maxsize=1 << 17)
+@lru_cache(maxsize=1 << 16)
 def _words_of_bytes(pending: bytes) -> tuple[str, ...]:
     """Return the words of a piece of text that may break off inside a character."""
     return words_of(pending.decode("utf-8", errors="replace"))
