@@ -86,7 +86,7 @@ def run_sclite_times(pairs: Sequence[Pair], system: str, folder: Path) -> Sclite
     `run_sclite`; ValueError too when a word has no time.
     """
     name = _start(folder, system)
-    # Both files in byte order: sclite walks through them side by side.
+    # NIST asks for files in order; sclite walks through both side by side.
     pairs = sorted(pairs, key=lambda pair: pair.utterance.utt_id)
     segments = [_segment(pair) for pair in pairs]
     write_stm(folder / "ref.stm", segments)

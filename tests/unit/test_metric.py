@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests import Utterance
+from manifests import Hypothesis, NBest, Utterance
 from scoring.bootstrap import group_by_unit, resample, wer_interval
 from scoring.counts import ErrorCounts, count_errors, edits
 from scoring.metric import check_ids, competition_wer, count_word_errors
 from scoring.normalize import normalize_english
+from scoring.pairs import score_system
 from scoring.slices import slice_indices
 
 SPOKEN = [
@@ -181,3 +182,11 @@ def test_normalising_loads_neither_torch_nor_transformers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_could_not_be_decoded_counts_as_empty() -> None:
+    ref = Utterance(utt_id="u", audio_filepath="x", duration=1, text="he goed")
+    row = NBest(utt_id="u", system="s", hyps=(Hypothesis(text="he goed"),), error="broken")
+    scores = score_system("s", [ref], [row])
+    assert scores.utterances[0].words == ErrorCounts(words=2, deletions=2)
+    assert scores.failed == list(scores.utterances)
