@@ -61,7 +61,7 @@ def _agreed(row: Utterance, probe: Probe, *, segment: bool) -> Utterance:
     """Return ``row`` with a duration that agrees with its audio; ValueError if none can."""
     declared = row.duration or None
     path, offset = row.audio_filepath, row.offset
-    duration = agreed_duration(probe, path, offset, declared, segment or offset > 0)
+    duration = agreed_duration(probe, path, offset, declared, segment)
     if duration == declared:
         return row
     extra = row.extra if declared is None else {**(row.extra or {}), "declared_duration": declared}
