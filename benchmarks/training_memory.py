@@ -5,8 +5,9 @@
 builds the published sizes with random weights, runs one clip of the config's window forward on
 the CPU and counts what autograd keeps for the backward pass; that grows with the batch, the rest
 (weights, and gradients and Adam's moments of what is trained) does not. One line a config:
-`whisper_small: weights 0.97 GB, training state 0.06 GB, 0.41 GB a clip x 12 = ... GB`.
-What the allocator and CUDA itself take (about 0.7 GB) comes on top.
+`whisper_small: weights 0.97 GB, bf16 copies 0.08 GB, training state 0.08 GB, 0.07 GB a clip x 12
+= 2.0 GB`. On top come what the allocator and CUDA take and, with gradient checkpointing, one
+layer's activations, computed again.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def measure(config_path: Path, overrides: list[str]) -> str:
     batch = config.train.batch_size
     whole = weights / 1e9 + cast / 1e9 + state + clip * batch
     return (
-        f"{config_path.stem}: weights {weights / 1e9:.2f} GB, their bf16 copies {cast / 1e9:.2f} GB, "
+        f"{config_path.stem}: weights {weights / 1e9:.2f} GB, bf16 copies {cast / 1e9:.2f} GB, "
         f"training state {state:.2f} GB, {clip:.2f} GB a clip x {batch} = {whole:.1f} GB"
     )
 

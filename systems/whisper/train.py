@@ -59,6 +59,8 @@ def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
     if begun and final.exists():
         log.info("%s is complete", final)
         return final
+    if final.exists():
+        raise ValueError(f"{exp}: holds final but not what it is of, must be deleted")
     device = pick_device(config.device)
     precision = pick_precision(config.train.precision, device)
     arguments = training_arguments(config.train, exp, device, precision)

@@ -1,5 +1,6 @@
 """Configs: typed, strict, YAML 1.2, and every file under recipes/conf."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,8 @@ def test_overrides_win_and_nest(tmp_path):
     ],
 )
 def test_a_typo_is_one_clear_error(override, message):
-    with pytest.raises(ValueError, match=".*") as error:
+    with pytest.raises(ValueError, match=re.escape(message)):
         load_config(WhisperConfig, None, [override])
-    assert message in str(error.value)
 
 
 def test_yaml_1_2_scalars():
