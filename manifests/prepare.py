@@ -28,6 +28,7 @@ import msgspec
 
 from manifests.corpora import REGISTRY, Sets, import_corpus
 from manifests.jsonl import RowWriter
+from manifests.progress import bars_wanted
 from manifests.rows import Rejected, Seconds, Utterance
 
 logger = logging.getLogger(__name__)
@@ -238,7 +239,7 @@ def main(argv: list[str] | None = None) -> int:
 def _progress(rows: Iterable[Utterance]) -> Iterable[Utterance]:
     from tqdm import tqdm
 
-    return tqdm(rows, unit=" utts", disable=None)
+    return tqdm(rows, unit=" utts", disable=not bars_wanted())
 
 
 if __name__ == "__main__":
