@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
-from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any, Protocol, cast
 
 
 def _package_folder(package: str) -> Path:
@@ -22,8 +22,17 @@ def _package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+class _Normalizer(Protocol):
+    ignore_patterns: str
+    replacers: dict[str, str]
+    standardize_numbers: Any
+    standardize_spellings: Any
+
+    def __call__(self, s: str) -> str: ...
+
+
 @cache
-def _normalizer() -> Callable[[str], str]:
+def _normalizer() -> _Normalizer:
     """Build the normaliser from transformers' own file, loaded by path.
 
     Importing it through the package runs transformers' start-up (1.3 s here) for a module
@@ -39,15 +48,44 @@ def _normalizer() -> Callable[[str], str]:
     spec.loader.exec_module(module)
     table = _package_folder("whisper_normalizer") / "normalizers" / "english.json"
     spelling = json.loads(table.read_text(encoding="utf-8"))
-    return cast("Callable[[str], str]", module.EnglishTextNormalizer(spelling))
+    return cast("_Normalizer", module.EnglishTextNormalizer(spelling))
 
 
-# One call costs 75 us, and the same references are scored for every system and checkpoint.
+# Sentences of plain words: what the normaliser does to these marks is a space. Two dots in a
+# row are not here: it glues the second to the next word.
+_PLAIN = re.compile(r"(?:[a-z ,?!]|\.(?!\.))*")
+_TO_SPACE = str.maketrans(",?!.", "    ")
+_WHOLE_WORD = re.compile(r"\\b([a-z]+)\\b")
+
+
+@cache
+def _special_words() -> frozenset[str]:
+    """Return the plain words that the normaliser changes other than by its spelling table."""
+    normalizer = _normalizer()
+    patterns = map(_WHOLE_WORD.fullmatch, normalizer.replacers)
+    replaced = {match[1] for match in patterns if match}
+    ignored = re.findall(r"[a-z]+", normalizer.ignore_patterns.replace("\\b", ""))
+    # "and" joins numbers, and there are none without another of these words.
+    numbers = set(normalizer.standardize_numbers.words) - {"and"}
+    return frozenset({*numbers, *replaced, *ignored, "half"})
+
+
+# The same references are scored for every system and checkpoint.
 @lru_cache(maxsize=1 << 18)
 def normalize_english(text: str) -> str:
     """Return ``text`` as the competition compares it.
 
+    The normaliser takes 75 us or more a call; texts of plain words, where it only looks up
+    spellings, take a short cut (25 times faster) that a property test holds to the same output.
+
     >>> normalize_english("Um, he's got colour\\u2014 twenty-one of them!")
     'he has got color 21 of them'
     """
-    return _normalizer()(text).strip()
+    normalizer = _normalizer()
+    lower = text.lower()
+    if _PLAIN.fullmatch(lower):
+        words = lower.translate(_TO_SPACE).split()
+        if _special_words().isdisjoint(words):
+            spelling = normalizer.standardize_spellings.mapping
+            return " ".join([spelling.get(word, word) for word in words])
+    return normalizer(text).strip()

@@ -11,14 +11,14 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests import Hypothesis, NBest, Utterance
 from scoring.bootstrap import group_by_unit, resample, wer_interval
 from scoring.counts import ErrorCounts, count_errors, edits
 from scoring.metric import check_ids, competition_wer, count_word_errors
-from scoring.normalize import normalize_english
+from scoring.normalize import _normalizer, normalize_english
 from scoring.pairs import score_system
 from scoring.slices import slice_indices
 
@@ -83,6 +83,34 @@ def test_counts_equal_jiwers(texts: list[tuple[str, str]]) -> None:
 )
 def test_known_behaviour_of_the_normaliser(said: str, compared: str) -> None:
     assert normalize_english(said) == compared
+
+
+def plain_texts() -> st.SearchStrategy[str]:
+    """Texts of words that the normaliser may treat specially, common ones and any letters."""
+    normalizer = _normalizer()
+    words = [*normalizer.standardize_numbers.words, *normalizer.standardize_spellings.mapping]
+    words += ["half", "a", "and", "i", "um", "mr", "st", "gonna", "all", "been", "got", "goed"]
+    words += ["and a half", "s", "t", "d", "o", "ma", "am", "cent", "per", "can", "let"]
+    word = st.sampled_from(words) | st.text("abdhlmnostuy", min_size=1, max_size=4)
+    marks = st.sampled_from([" ", " ", " ", ". ", ", ", "? ", "! ", ".", "..", "...", " . . ", "'"])
+    return st.lists(st.tuples(word, marks), max_size=7).map(
+        lambda parts: "".join(word + mark for word, mark in parts)
+    )
+
+
+@settings(max_examples=1500)
+@given(st.deferred(plain_texts), st.booleans())
+def test_short_cut_of_plain_words_changes_nothing(text: str, capital: bool) -> None:
+    text = text.capitalize() if capital else text
+    assert normalize_english(text) == " ".join(_normalizer()(text).split())
+
+
+def test_every_spelling_and_special_word_alone_and_twice() -> None:
+    normalizer = _normalizer()
+    words = {*normalizer.standardize_numbers.words, *normalizer.standardize_spellings.mapping}
+    for word in words:
+        for text in (word, f"and {word} and", f"a {word} a"):
+            assert normalize_english(text) == " ".join(normalizer(text).split())
 
 
 def test_empty_references_and_hypotheses() -> None:
