@@ -88,10 +88,11 @@ def test_known_behaviour_of_the_normaliser(said: str, compared: str) -> None:
 def plain_texts() -> st.SearchStrategy[str]:
     """Texts of words that the normaliser may treat specially, common ones and any letters."""
     normalizer = _normalizer()
-    words = [*normalizer.standardize_numbers.words, *normalizer.standardize_spellings.mapping]
-    words += ["half", "a", "and", "i", "um", "mr", "st", "gonna", "all", "been", "got", "goed"]
+    table = [*normalizer.standardize_numbers.words, *normalizer.standardize_spellings.mapping]
+    words = ["half", "a", "and", "i", "um", "mr", "st", "gonna", "all", "been", "got", "goed"]
     words += ["and a half", "s", "t", "d", "o", "ma", "am", "cent", "per", "can", "let"]
-    word = st.sampled_from(words) | st.text("abdhlmnostuy", min_size=1, max_size=4)
+    letters = st.text("abdhlmnostuy", min_size=1, max_size=4)
+    word = st.sampled_from(words) | st.sampled_from(table) | letters
     marks = st.sampled_from([" ", " ", " ", ". ", ", ", "? ", "! ", ".", "..", "...", " . . ", "'"])
     return st.lists(st.tuples(word, marks), max_size=7).map(
         lambda parts: "".join(word + mark for word, mark in parts)
