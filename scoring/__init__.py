@@ -1,0 +1,1 @@
+"""Normalisers, the competition's metric, sclite, significance and reports."""
