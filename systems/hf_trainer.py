@@ -127,12 +127,13 @@ class AsrTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             self.train()
             return
         state = TrainerState.load_from_json(str(last / STATE))
-        if not _is_done(last):
-            log.info("resuming at step %d of %d", state.global_step, self.args.max_steps)
-            self.train(resume_from_checkpoint=str(last))
+        if _is_done(json.loads((last / STATE).read_text(encoding="utf-8"))):
+            self.state = state
+            self._load_callback_state()
+            self._load_best_model()
             return
-        self.state = state
-        self._load_best_model()
+        log.info("resuming at step %d of %d", state.global_step, self.args.max_steps)
+        self.train(resume_from_checkpoint=str(last))
 
 
 class _SetEpoch(TrainerCallback):  # type: ignore[misc]
@@ -242,10 +243,8 @@ def last_checkpoint(folder: Path) -> Path | None:
         key=lambda path: int(path.name[11:]),
     )
     for path in reversed(found):
-        try:
-            state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            # Its state is written last: without it the weights or the optimizer may be torn.
+        state = _state(path)
+        if state is None:
             log.warning("%s: incomplete, not resumed from", path)
             continue
         best = state.get("best_model_checkpoint")
@@ -258,9 +257,20 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def _is_done(checkpoint: Path) -> bool:
-    """Return whether the run had come to its end (all steps, or patience lost) at a checkpoint."""
-    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+def _state(checkpoint: Path) -> dict[str, Any] | None:
+    """Return a checkpoint's state; None when a kill cut the checkpoint short.
+
+    The state is written last: without a whole one, weights or optimizer may be torn as well.
+    """
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state
+
+
+def _is_done(state: dict[str, Any]) -> bool:
+    """Return whether the run had come to its end (all steps, or patience lost)."""
     control = state["stateful_callbacks"]["TrainerControl"]["args"]
     return bool(control["should_training_stop"])
 
@@ -287,5 +297,5 @@ def peak_memory(device: Device) -> int:
 def remove_incomplete(folder: Path) -> None:
     """Delete checkpoints that a kill cut short."""
     for path in folder.glob("checkpoint-*"):
-        if not (path / STATE).exists():
+        if _state(path) is None:
             shutil.rmtree(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,10 @@ import soundfile
 
 from manifests.jsonl import write_rows
 from manifests.rows import Utterance
+
+# Before torch is imported, and for the processes that tests start: models this small gain nothing
+# from a second thread, and threads that wait for each other burn the cores of a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Each word is a pair of tones (Hz), so that a small model learns to hear it within seconds.
 WORDS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,7 +113,6 @@ def test_processes_do_not_scale_loss_nor_double_dev_rows(tiny_whisper, tone_corp
             [sys.executable, *launcher, str(script), str(exp)],
             capture_output=True,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert run.returncode == 0, run.stderr[-3000:]
         results.append(json.loads((exp / "result.json").read_text()))
