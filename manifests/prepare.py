@@ -76,7 +76,7 @@ def prepare(
         )
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}, must be > 0")
-    found = _import(corpus, src, verify_md5)
+    found = _import(corpus, src, verify_md5, limit)
     unknown = sorted(set(sets or ()) - set(found))
     if unknown:
         raise ValueError(f"set is {unknown[0]!r}, must be one of: {', '.join(found)}")
@@ -91,7 +91,11 @@ def prepare(
     return counts
 
 
-def _import(corpus: str, src: Path, verify_md5: bool) -> Sets:
+def _import(corpus: str, src: Path, verify_md5: bool, limit: int | None) -> Sets:
+    if corpus == "mini" and limit is not None and not verify_md5:
+        from manifests.corpora import mini  # makes its audio: no more than is wanted
+
+        return mini.import_corpus(src, limit)
     if not verify_md5:
         return import_corpus(corpus, src)
     if corpus != "pasketti":

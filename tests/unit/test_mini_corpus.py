@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from manifests.corpora import import_corpus, mini
 from manifests.corpora.mini import PLAN, RATE, Clip, SetPlan, Voice, clips, render
 from manifests.corpora.mini_text import LATE_SOUNDS, SLIPS, sentence, spoken
+from manifests.prepare import prepare
 from manifests.rows import AGE_BUCKETS, UTT_ID, Rejected, Utterance
 
 CHILDREN = ("train", "dev", "test")
@@ -181,3 +182,10 @@ def test_a_missing_synthesiser_names_its_package(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="apt-get install espeak-ng"):
         import_corpus("mini", tmp_path)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_limited_preparation_speaks_no_more_than_it_keeps(tmp_path: Path) -> None:
+    prepare("mini", tmp_path / "wav", tmp_path / "data", limit=2)
+    assert len(files(tmp_path / "wav")) == 2
+    assert len((tmp_path / "data" / "train.jsonl").read_text().splitlines()) == 2
