@@ -196,6 +196,9 @@ def _settings(config: WhisperConfig, train: Path, dev: Path) -> dict[str, Any]:
         del values[key]
     for key in ("num_workers", "cache_mb", "report_to", "gradient_checkpointing"):
         del values["train"][key]
+    base = Path(config.pretrained).expanduser()
+    if base.is_dir():  # the same folder, however it is written
+        values["pretrained"] = str(base.resolve())
     return {**values, "train_manifest": sha256(train), "dev_manifest": sha256(dev)}
 
 
