@@ -149,7 +149,7 @@ class WhisperDecoder:
                 beams=settings.beams,
                 length_penalty=settings.length_penalty,
                 eos=self.tokens.eos,
-                suppress=tuple(generation.suppress_tokens or ()),
+                suppress=tuple(self.tokens.not_text.union(generation.suppress_tokens or ())),
                 begin_suppress=tuple(generation.begin_suppress_tokens or ()),
             ),
             sot_index=prompts[0].tolist().index(self.tokens.sot),

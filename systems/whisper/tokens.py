@@ -35,6 +35,13 @@ class Tokens:
         # The token before <|notimestamps|>: <|nospeech|> or, as of old, <|nocaptions|>.
         self.no_speech: int = generation.no_timestamps_token_id - 1
         self._bytes = [token_bytes(text, number) for number, text in enumerate(self.texts)]
+        # Specials and timestamps: an n-gram charges nothing for them, so a search that may say
+        # them flees into them.
+        self.not_text: frozenset[int] = frozenset(
+            number
+            for number, content in enumerate(self._bytes)
+            if not content and number != self.eos
+        )
 
     def prefix(
         self, language: str, task: Literal["transcribe", "translate"], prompt: Sequence[int] = ()
