@@ -24,6 +24,7 @@ import msgspec
 from manifests.faults import examine, shown
 from manifests.jsonl import RowWriter
 from manifests.probe import Probe, agreed_duration, probe_all
+from manifests.progress import bars_wanted
 from manifests.rows import Rejected, Row, Utterance, safe_utt_id
 from manifests.validate import segmented_files
 
@@ -247,7 +248,7 @@ def main(argv: list[str] | None = None) -> int:
     from tqdm import tqdm
 
     try:
-        with tqdm(desc=args.manifest.name, unit=" rows", disable=None) as bar:
+        with tqdm(desc=args.manifest.name, unit=" rows", disable=not bars_wanted()) as bar:
             fixed = fix(
                 args.manifest,
                 args.out,

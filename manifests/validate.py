@@ -23,6 +23,7 @@ import msgspec
 
 from manifests.faults import examine, row_check
 from manifests.probe import audio_fault, probe_all
+from manifests.progress import bars_wanted
 from manifests.rows import NBest, Row, Seconds, Utterance
 
 _CHUNK = 4096  # rows whose audio is looked at together
@@ -230,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
             return 2
     for path in args.files:
         errors = rows = 0
-        with tqdm(desc=path.name, unit=" rows", disable=None) as bar:
+        with tqdm(desc=path.name, unit=" rows", disable=not bars_wanted()) as bar:
 
             def advance(done: int, bar: Any = bar) -> None:
                 nonlocal rows

@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from manifests import NBest, Seconds, Utterance, read_manifest
+from manifests.progress import bars_wanted
 from systems.config import load_config
 from systems.contract import System, system_class
 from systems.journal import Journal, files_digest, utterances_digest
@@ -172,7 +173,9 @@ def _one_each(todo: Sequence[Utterance], rows: Iterator[NBest], name: str) -> It
 def _bar(rows: Iterable[NBest], total: int) -> Iterable[NBest]:
     from tqdm import tqdm
 
-    bar: Iterable[NBest] = tqdm(rows, total=total, unit="utt", disable=None, smoothing=0.05)
+    bar: Iterable[NBest] = tqdm(
+        rows, total=total, unit="utt", disable=not bars_wanted(), smoothing=0.05
+    )
     return bar
 
 
@@ -184,7 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("system", metavar="NAME", help="a registered system, such as whisper")
     parser.add_argument("--config", type=Path, required=True, metavar="C.yaml")
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="or a hub id")
+    parser.add_argument(
+        "--checkpoint", metavar="DIR", help="or a hub id (default: the config's pretrained)"
+    )
     parser.add_argument("--manifest", type=Path, required=True, metavar="M.jsonl")
     parser.add_argument("--out", type=Path, required=True, metavar="H.jsonl")
     parser.add_argument("--lm", type=Path, metavar="LM_DIR", help="a folder made by lm.train")
@@ -198,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = decode(
             args.system,
             config,
-            args.checkpoint,
+            args.checkpoint or config.pretrained,
             args.manifest,
             args.out,
             lm=args.lm,

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState, TrainerState
 
+from manifests.progress import bars_wanted
 from systems.device import Device, Precision
 from systems.hf_config import TrainConfig
 
@@ -212,7 +213,7 @@ def training_arguments(
         report_to=list(config.report_to),
         run_name=exp.resolve().name,
         project="childrens-asr",
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=not bars_wanted(),
         dataloader_num_workers=config.num_workers,
         dataloader_persistent_workers=config.num_workers > 0,
         dataloader_pin_memory=device == "cuda",

@@ -44,13 +44,13 @@ class SetPlan(NamedTuple):
 
 
 PLAN = {
-    "adults": SetPlan(speakers=32, turns=40, empty=0.03),
-    "train": SetPlan(speakers=32, turns=24, empty=0.05),
+    "adults": SetPlan(speakers=40, turns=28, empty=0.03),
+    "train": SetPlan(speakers=48, turns=24, empty=0.05),
     "dev": SetPlan(speakers=8, turns=16, empty=0.05),
     "test": SetPlan(speakers=12, turns=15, empty=0.05),
 }
 NOISY = 0.25  # share of the children's clips
-SNRS = (20.0, 14.0, 8.0)  # dB
+SNRS = (20.0, 15.0, 10.0)  # dB
 SESSIONS = 2  # of each speaker
 
 
@@ -66,11 +66,11 @@ class Manner(NamedTuple):
 
 
 MANNERS: dict[AgeBucket | None, Manner] = {
-    None: Manner((0.95, 1.05), (30, 60), (130, 170), 0.15, 0.0, 0.0),  # adults
-    "3-4": Manner((1.20, 1.28), (75, 95), (95, 120), 0.8, 0.6, 0.08),
-    "5-7": Manner((1.16, 1.24), (70, 90), (105, 130), 0.6, 0.3, 0.04),
-    "8-11": Manner((1.12, 1.20), (60, 80), (115, 145), 0.3, 0.0, 0.02),
-    "12+": Manner((1.08, 1.16), (50, 75), (125, 155), 0.1, 0.0, 0.02),
+    None: Manner((0.94, 1.07), (30, 65), (130, 170), 0.15, 0.0, 0.0),  # adults
+    "3-4": Manner((1.18, 1.25), (75, 95), (95, 120), 0.8, 0.5, 0.05),
+    "5-7": Manner((1.14, 1.21), (70, 90), (105, 130), 0.6, 0.3, 0.03),
+    "8-11": Manner((1.11, 1.18), (60, 85), (115, 145), 0.3, 0.0, 0.02),
+    "12+": Manner((1.08, 1.15), (50, 80), (125, 155), 0.1, 0.0, 0.02),
 }
 ACCENTS = ("en-us", "en-us", "en-us", "en-gb")
 ADULT_VARIANTS = ("m1", "m2", "m3", "m4", "m7", "f1", "f2", "f3", "f4", "klatt")

@@ -6,18 +6,15 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from manifests import Hypothesis, Seconds, Word
-from systems.align import Ints, trim_to_sound
-from systems.guard import FRAME_SECONDS, Window, levels
+from manifests import Hypothesis, Seconds
+from systems.guard import Window
 from systems.repeats import cut_loops
 from systems.stream import Ranked, StreamConfig
 from systems.whisper.config import DecodeConfig, WhisperConfig
+from systems.whisper.hypotheses import Draft, rounded, to_hypothesis
 from systems.whisper.rescore import Forced, force
 from systems.whisper.search import Found, Heard, SearchConfig, beam_search
 from systems.whisper.tokens import Tokens
@@ -105,7 +102,7 @@ class WhisperDecoder:
         import torch
 
         drafts = [
-            [_Draft(self.tokens.encode(text), text.strip(), 0.0, None) for text in of_one]
+            [Draft(self.tokens.encode(text), text.strip(), 0.0, None) for text in of_one]
             for of_one in texts
         ]
         with torch.inference_mode():
@@ -157,24 +154,24 @@ class WhisperDecoder:
             processors=self._processors,
         )
 
-    def _drafts(self, heard: Heard) -> list[_Draft]:
+    def _drafts(self, heard: Heard) -> list[Draft]:
         """Return the hypotheses worth keeping: none for silence, loops cut, each text once."""
         if not heard.found or self._is_silence(heard):
             return []
-        drafts: dict[str, _Draft] = {}
+        drafts: dict[str, Draft] = {}
         for found in heard.found:
             draft = self._draft(found)
             drafts.setdefault(draft.text, draft)
         return list(drafts.values())[: self.settings.nbest]
 
-    def _draft(self, found: Found) -> _Draft:
+    def _draft(self, found: Found) -> Draft:
         text = self.tokens.text(found.tokens)
         words = text.split()
         kept = cut_loops(words, self.settings.max_repeats)
         if len(kept) < len(words):
             text = " ".join(words[index] for index in kept)
-            return _Draft(self.tokens.encode(text), text, found.rank, None)
-        return _Draft(found.tokens, text, found.rank, found.score if found.ended else None)
+            return Draft(self.tokens.encode(text), text, found.rank, None)
+        return Draft(found.tokens, text, found.rank, found.score if found.ended else None)
 
     def _is_silence(self, heard: Heard) -> bool:
         """Tell whether the model itself hears no speech.
@@ -195,7 +192,7 @@ class WhisperDecoder:
         windows: Sequence[Window],
         prompts: Tensor,
         encoded: Encoded,
-        drafts: Sequence[Sequence[_Draft]],
+        drafts: Sequence[Sequence[Draft]],
     ) -> list[list[Forced | None]]:
         """Return the teacher-forced scores of the drafts, or None where nothing asks for them."""
         times = self.settings.word_times
@@ -213,50 +210,22 @@ class WhisperDecoder:
         self,
         window: Window,
         heard: Heard,
-        drafts: Sequence[_Draft],
+        drafts: Sequence[Draft],
         forced: Sequence[Forced | None],
     ) -> list[Ranked]:
         if not drafts:
-            score = _rounded(math.log(max(heard.empty, heard.no_speech, 1e-30)))
+            score = rounded(math.log(max(heard.empty, heard.no_speech, 1e-30)))
             return [Ranked(Hypothesis(text="", score=score, words=()), score)]
         return [
             Ranked(self._hypothesis(window, draft, one), draft.rank)
             for draft, one in zip(drafts, forced, strict=True)
         ]
 
-    def _hypothesis(self, window: Window, draft: _Draft, forced: Forced | None) -> Hypothesis:
-        score = draft.score if forced is None else forced.score
+    def _hypothesis(self, window: Window, draft: Draft, forced: Forced | None) -> Hypothesis:
         fused = None
         if self._fusion is not None:
-            fused = _rounded(self._fusion.fused([*draft.tokens, self.tokens.eos]).lm)
-        words = None
-        if forced is not None and forced.starts is not None:
-            words = self._words(window, draft, forced, forced.starts)
-        return Hypothesis(
-            text=draft.text,
-            score=None if score is None else _rounded(score),
-            lm_score=fused,
-            words=words,
-        )
-
-    def _words(
-        self, window: Window, draft: _Draft, forced: Forced, starts: Ints
-    ) -> tuple[Word, ...]:
-        """Return the words with times within the audio and P(tokens | what was said before)."""
-        loudness = levels(window.samples)
-        words = []
-        for span in self.tokens.words(draft.tokens):
-            first, last = trim_to_sound(int(starts[span.first]), int(starts[span.last]), loudness)
-            probability = float(np.exp(forced.log_probs[span.first : span.last].sum()))
-            words.append(
-                Word(
-                    text=span.text,
-                    start=round(min(first * FRAME_SECONDS, window.seconds), 3),
-                    end=round(min(last * FRAME_SECONDS, window.seconds), 3),
-                    confidence=round(min(probability, 1.0), 4),
-                )
-            )
-        return tuple(words)
+            fused = self._fusion.fused([*draft.tokens, self.tokens.eos]).lm
+        return to_hypothesis(window, draft, forced, fused, self.tokens)
 
     def _prompts(self, windows: Sequence[Window]) -> Tensor:
         """Return what the decoder starts from, shape (windows, prompt length)."""
@@ -309,17 +278,3 @@ class WhisperDecoder:
         if self.model.device.type == "cuda":
             torch.cuda.synchronize()  # else the time would be counted where it is waited for
         self.seconds[name] += time.perf_counter() - started
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A hypothesis before it is rescored."""
-
-    tokens: Sequence[int]  # without prompt and end of text
-    text: str
-    rank: float
-    score: float | None  # as searched; None where the tokens are others by now
-
-
-def _rounded(score: float) -> float:
-    return round(score, 4)
