@@ -249,6 +249,23 @@ def test_texts_of_others_are_scored_in_their_order(
         assert hypotheses[-2].words == ()
 
 
+def test_texts_are_scored_by_utterance(trained_whisper: Path, tone_corpus: Any) -> None:
+    from msgspec.structs import replace
+
+    rows = [row for row in read_manifest(tone_corpus.dev) if row.text][:5]
+    rows.append(replace(rows[0], utt_id="missing", audio_filepath="nowhere.wav"))
+    config = load_config(WhisperConfig, None, ["window=auto", "device=cpu"])
+    wanted = [(row, ["home home", row.text or ""]) for row in rows]
+    scored = {
+        row.utt_id: row for row in WhisperSystem(config).score_texts(wanted, str(trained_whisper))
+    }
+    for utterance, texts_of in wanted[:-1]:
+        hyps = scored[utterance.utt_id].hyps
+        assert [hyp.text for hyp in hyps] == texts_of
+        assert hyps[1].score > hyps[0].score  # type: ignore[operator]
+    assert scored["missing"].error
+
+
 def test_language_task_and_prompt(trained_whisper: Path, windows: list[Window]) -> None:
     plain = decoder(trained_whisper)
     ids = plain.processor.tokenizer.convert_tokens_to_ids
