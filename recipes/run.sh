@@ -66,6 +66,9 @@ done
 
 recipes/setup.sh
 export PATH="$PWD/.venv/bin:$PATH"
+# Idle OpenMP threads spin by default, which slows training many times as soon as anything else
+# runs on the machine.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
 declare -A recipe
 settings=$(python -m recipes.recipe "$conf")
@@ -205,6 +208,7 @@ fi
 
 if in_stage 7 "score and report"; then
   for set in dev test; do
+    grep -qm 1 '"text":' "${!set}" || continue # a blind set has nothing to score against
     hyps=("$exp/hyp/$set"/*.jsonl)
     for hyp in "${hyps[@]}"; do # a newer hypothesis file makes an old report incomplete
       [ ! "$hyp" -nt "$exp/score/$set/results.json" ] || rm -f "$exp/score/$set/results.json"
