@@ -177,22 +177,26 @@ if in_stage 3 "train"; then
   done
 fi
 
-# decode SYSTEM LABEL CHECKPOINT SET [--lm LM]: hypotheses to EXP/hyp/SET/LABEL.jsonl
+# decode SYSTEM LABEL CHECKPOINT "SETS" [--lm LM]: hypotheses to EXP/hyp/SET/LABEL.jsonl
 decode() {
-  local system=$1 label=$2 checkpoint=$3 set=$4
+  local system=$1 label=$2 checkpoint=$3 set last manifests=() outputs=()
+  for set in $4; do
+    last=$exp/hyp/$set/$label.jsonl
+    [ ! -e "$last" ] || continue
+    manifests+=("${!set}") outputs+=("$last")
+  done
   shift 4
-  step "decode-$label-$set" "$exp/hyp/$set/$label.jsonl" python -m systems.decode "$system" \
-    --config "${recipe[$system]}" ${checkpoint:+--checkpoint "$checkpoint"} \
-    --manifest "${!set}" --out "$exp/hyp/$set/$label.jsonl" "$@" "${decode_opts[@]}"
+  step "decode-$label" "$last" \
+    python -m systems.decode "$system" --config "${recipe[$system]}" \
+    ${checkpoint:+--checkpoint "$checkpoint"} --manifest "${manifests[@]}" \
+    --out "${outputs[@]}" "$@" "${decode_opts[@]}"
 }
 
 if in_stage 4 "decode"; then
   for system in $systems; do
-    decode "$system" "${system}_base" "$(start_of "$system")" test
-    for set in dev test; do
-      decode "$system" "$system" "$exp/$system/tuned/final" "$set"
-      decode "$system" "${system}_lm" "$exp/$system/tuned/final" "$set" --lm "$lm"
-    done
+    decode "$system" "${system}_base" "$(start_of "$system")" "test"
+    decode "$system" "$system" "$exp/$system/tuned/final" "dev test"
+    decode "$system" "${system}_lm" "$exp/$system/tuned/final" "dev test" --lm "$lm"
   done
 fi
 

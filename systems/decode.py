@@ -7,7 +7,8 @@ reads utterances such as {"utt_id":"c01-003","audio_filepath":"c01/003.flac","du
 writes rows such as
 {"utt_id":"c01-003","system":"whisper","hyps":[{"text":"he goed home","score":-1.52,"words":
 [{"text":"he","start":0.3,"end":0.42,"confidence":0.98},...]}]}. Killed and called again it goes
-on where it was. ``--shard 2/4`` decodes the second of four equal parts for `systems.merge`.
+on where it was. Several manifests take as many outputs. ``--shard 2/4`` decodes the second of
+four equal parts for `systems.merge`.
 """
 
 from __future__ import annotations
@@ -190,31 +191,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint", metavar="DIR", help="or a hub id (default: the config's pretrained)"
     )
-    parser.add_argument("--manifest", type=Path, required=True, metavar="M.jsonl")
-    parser.add_argument("--out", type=Path, required=True, metavar="H.jsonl")
+    parser.add_argument("--manifest", type=Path, nargs="+", required=True, metavar="M.jsonl")
+    parser.add_argument(
+        "--out", type=Path, nargs="+", required=True, metavar="H.jsonl", help="one per manifest"
+    )
     parser.add_argument("--lm", type=Path, metavar="LM_DIR", help="a folder made by lm.train")
     parser.add_argument("--shard", default="1/1", metavar="K/N", help="decode one of N parts")
     parser.add_argument("--restart", action="store_true", help="discard an unfinished output")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides")
     args = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    if len(args.manifest) != len(args.out):
+        parser.error(f"{len(args.manifest)} manifests and {len(args.out)} outputs, must be equal")
     try:
         config = load_config(system_class(args.system).config_type, args.config, args.overrides)
-        summary = decode(
-            args.system,
-            config,
-            args.checkpoint or config.pretrained,
-            args.manifest,
-            args.out,
-            lm=args.lm,
-            shard=parse_shard(args.shard),
-            restart=args.restart,
-            progress=_bar,
-        )
+        for manifest, out in zip(args.manifest, args.out, strict=True):
+            summary = decode(
+                args.system,
+                config,
+                args.checkpoint or config.pretrained,
+                manifest,
+                out,
+                lm=args.lm,
+                shard=parse_shard(args.shard),
+                restart=args.restart,
+                progress=_bar,
+            )
+            log.info("%s: %s", out, summary)
     except (OSError, ValueError) as error:
         print(f"decode: {error}", file=sys.stderr)
         return 1
-    log.info("%s: %s", args.out, summary)
     return 0
 
 
