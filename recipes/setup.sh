@@ -76,6 +76,11 @@ install_python_packages() {
   # A broken download must not leave a stamp behind: each step stops the script on failure.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check "$torch" uv
   .venv/bin/uv pip install --quiet --python .venv/bin/python -r pyproject.toml --group dev
+  # torchaudio's wheel is linked to CUDA and does not load beside a CPU build of torch; its
+  # Python parts are all that ESPnet and NeMo need.
+  if .venv/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then
+    rm -f .venv/lib/python3.11/site-packages/torchaudio/lib/*.so
+  fi
   .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
   echo "$stamp" >.venv/.installed
 }
