@@ -1,0 +1,272 @@
+"""One decoder for the CTC log-probabilities of any toolkit.
+
+    decoder = CtcDecoder(tokens, blank, frame_seconds=0.08, config=CtcConfig(), lm=Path("exp/lm"))
+    with decoder:
+        ranked = decoder.decode(log_probs, frames, seconds)
+
+Greedy or pyctcdecode's beam search with the shared word n-gram and hotwords; n-best, word times
+and confidences from the same log-probabilities. Only what a search can reach goes to it: frames
+in which nothing but the blank is likely are merged, tokens that are likely nowhere are dropped.
+Neither changes what it finds (a repeated blank only adds to every beam's score).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from manifests import Hypothesis, Seconds, Word
+from systems.confidence import aggregate, frame_confidence
+from systems.ctc_beam import BOUNDARY, Beam, BeamSearch, Floats, Job
+from systems.ctc_config import CtcConfig
+from systems.stream import Ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NEVER = -1e4
+"""ln probability of a token that must not be heard; finite, since its gradient is never asked."""
+
+_MOST_PROCESSES = 8
+_FEW = 4  # utterances that are not worth another process
+
+
+@dataclass(frozen=True)
+class Run:
+    """A token on the greedy path and its frames [first, end)."""
+
+    token: int
+    first: int
+    end: int
+
+
+class CtcDecoder:
+    """Log-probabilities in, hypotheses out.
+
+    ``tokens`` are the model's columns in order, as SentencePiece or the character vocabulary
+    writes them; ``blank`` is the column of the blank; columns in ``ignore`` (unknown, special
+    tokens) are never heard; ``frame_seconds`` is how far apart the columns' frames lie. ``lm`` is
+    a folder made by `lm.train`. ValueError for a config that cannot be.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        blank: int,
+        *,
+        frame_seconds: Seconds,
+        config: CtcConfig,
+        lm: Path | None = None,
+        ignore: Collection[int] = (),
+    ) -> None:
+        if not 0 <= blank < len(tokens):
+            raise ValueError(f"blank is {blank}, must lie in [0, {len(tokens)})")
+        if not 1 <= config.nbest <= config.beams:
+            raise ValueError(
+                f"nbest is {config.nbest}, must lie between 1 and beams ({config.beams})"
+            )
+        if config.method == "greedy" and (lm is not None or config.hotwords):
+            raise ValueError("method is 'greedy', must be 'beam' with an n-gram or hotwords")
+        self._tokens = list(tokens)
+        self._tokens[blank] = ""
+        self._blank = blank
+        self._ignore = sorted(set(ignore) - {blank})
+        self._frame_seconds = frame_seconds
+        self._config = config
+        self._lm = lm
+        self._subwords = any(token.startswith(BOUNDARY) for token in tokens)
+        self._search: BeamSearch | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        self._processes = config.processes or min(cores(), _MOST_PROCESSES)
+
+    def decode(
+        self, log_probs: Tensor, frames: Sequence[int], seconds: Sequence[Seconds]
+    ) -> list[list[Ranked]]:
+        """Return the hypotheses of each utterance, best first, times from its start.
+
+        ``log_probs`` is (B, T, V), natural logarithms, on any device; ``frames`` says how many of
+        the T are each utterance's, ``seconds`` how long its audio lasts (word times end there).
+        What the greedy path hears nothing in stays empty, whatever an n-gram would add.
+        """
+        import torch
+
+        with torch.inference_mode():
+            heard = log_probs.float()
+            sure = frame_confidence(heard, self._config.confidence).cpu().numpy()
+            if self._ignore:
+                heard = heard.clone()
+                heard[..., self._ignore] = _NEVER
+            paths = [
+                self._greedy(path[:count])
+                for path, count in zip(heard.argmax(-1).tolist(), frames, strict=True)
+            ]
+            scores = self._scores(heard, frames, paths)
+        results = [
+            [self._ranked_greedy(path, score, sure[i], seconds[i])]
+            for i, (path, score) in enumerate(zip(paths, scores, strict=True))
+        ]
+        if self._config.method == "greedy":
+            return results
+        spoken = [i for i, (only,) in enumerate(results) if only.hypothesis.text]
+        jobs = [self._job(heard[i, : frames[i]], sure[i]) for i in spoken]
+        for i, beams in zip(spoken, self._search_all(jobs), strict=True):
+            results[i] = [self._ranked(beam, seconds[i]) for beam in beams]
+        return results
+
+    def _greedy(self, path: Sequence[int]) -> list[Run]:
+        """Return the tokens of a best path, repetitions merged and blanks left out."""
+        runs: list[Run] = []
+        first = 0
+        for at in range(1, len(path) + 1):
+            if at == len(path) or path[at] != path[first]:
+                if path[first] != self._blank:
+                    runs.append(Run(path[first], first, at))
+                first = at
+        return runs
+
+    def _scores(
+        self, heard: Tensor, frames: Sequence[int], paths: Sequence[Sequence[Run]]
+    ) -> list[float]:
+        """Return ln P(tokens | audio), summed over all alignments, of each greedy path."""
+        import torch
+        from torch.nn import functional
+
+        if not heard.shape[1]:
+            return [0.0] * len(paths)
+        tokens = [run.token for path in paths for run in path]
+        losses = functional.ctc_loss(
+            heard.transpose(0, 1),
+            torch.tensor(tokens, dtype=torch.long, device=heard.device),
+            torch.tensor(frames, dtype=torch.long),
+            torch.tensor([len(path) for path in paths], dtype=torch.long),
+            blank=self._blank,
+            reduction="none",
+        )
+        return [min(-loss, 0.0) for loss in losses.tolist()]
+
+    def _ranked_greedy(
+        self, path: Sequence[Run], score: float, sure: Floats, seconds: Seconds
+    ) -> Ranked:
+        how = self._config.confidence.aggregation
+        words: list[tuple[str, list[Run]]] = []
+        for run in path:
+            token = self._tokens[run.token]
+            begins = token.startswith(BOUNDARY) if self._subwords else token == " "
+            if begins or not words:
+                words.append(("", []))
+            letters = token.replace(BOUNDARY, "") if self._subwords else token.strip()
+            if letters:
+                spelled, runs = words[-1]
+                words[-1] = (spelled + letters, [*runs, run])
+        found = tuple(
+            (
+                spelled,
+                runs[0].first,
+                runs[-1].end,
+                aggregate(
+                    [aggregate(sure[run.first : run.end].tolist(), how) for run in runs], how
+                ),
+            )
+            for spelled, runs in words
+            if spelled
+        )
+        text = " ".join(spelled for spelled, *_ in found)
+        return self._ranked(Beam(text, score, None, score, found), seconds)
+
+    def _job(self, heard: Tensor, sure: Floats) -> Job:
+        """Return what a search can reach of one utterance, ``heard`` (T, V)."""
+        config, blank = self._config, self._blank
+        likely = heard >= config.token_min_logp
+        likely[..., self._ignore] = False
+        # The best of a frame is tried even where it is less likely than that.
+        likely.scatter_(1, heard.argmax(-1, keepdim=True), True)
+        likely[:, blank] = False
+        speech = likely.any(1).cpu().numpy()
+        follows = np.concatenate(([False], ~speech[:-1]))
+        kept = np.flatnonzero(speech | ~follows)  # of a run of blanks the first
+        blanks = heard[:, blank].cpu().numpy().astype(np.float64)
+        columns = likely.any(0)
+        columns[blank] = True
+        chosen = columns.nonzero()[:, 0]
+        part = heard[:, chosen].cpu().numpy()[kept]
+        return Job(
+            log_probs=np.ascontiguousarray(part),
+            tokens=tuple(self._tokens[column] for column in chosen.tolist()),
+            frames=kept,
+            confidence=sure[kept],
+            left_out=float(blanks.sum() - blanks[kept].sum()),
+            subwords=self._subwords,
+        )
+
+    def _search_all(self, jobs: Sequence[Job]) -> list[list[Beam]]:
+        if self._pool is None or len(jobs) < _FEW:
+            if self._search is None:
+                self._search = BeamSearch(self._config, self._lm)
+            return [self._search(job) for job in jobs]
+        # Utterances of one batch are about equally long: a few large parts for each process.
+        part = max(1, len(jobs) // (4 * self._processes))
+        return list(self._pool.map(_search_one, jobs, chunksize=part))
+
+    def _ranked(self, beam: Beam, seconds: Seconds) -> Ranked:
+        words = tuple(
+            Word(
+                text=text,
+                start=round(min(first * self._frame_seconds, seconds), 3),
+                end=round(min(end * self._frame_seconds, seconds), 3),
+                confidence=round(confidence, 4),
+            )
+            for text, first, end, confidence in beam.words
+        )
+        hypothesis = Hypothesis(
+            text=beam.text,
+            score=round(beam.score, 4),
+            lm_score=None if beam.lm_score is None else round(beam.lm_score, 4),
+            words=words,
+        )
+        return Ranked(hypothesis, beam.rank)
+
+    def __enter__(self) -> Self:
+        """Start the processes; without this the search runs in the caller's own."""
+        if self._config.method == "beam" and self._processes > 1:
+            # Not forked: this process may hold a GPU and threads in the middle of something.
+            self._pool = ProcessPoolExecutor(
+                self._processes,
+                mp_context=get_context("spawn"),
+                initializer=_begin,
+                initargs=(self._config, self._lm),
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_searches: list[BeamSearch] = []
+
+
+def _begin(config: CtcConfig, lm: Path | None) -> None:
+    _searches[:] = [BeamSearch(config, lm)]
+
+
+def _search_one(job: Job) -> list[Beam]:
+    return _searches[0](job)
