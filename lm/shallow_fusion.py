@@ -51,6 +51,22 @@ def token_bytes(token: str | None, token_id: int = -1) -> bytes:
         raise ValueError(f"token {token_id} is {token!r}, must be byte-level BPE") from None
 
 
+def byte_level(text: str) -> str:
+    r"""Return the byte-level BPE token that stands for ``text``: `token_bytes` undone.
+
+    For tokenizers of other kinds, such as SentencePiece.
+
+    >>> token_bytes(byte_level(" goé")).decode()
+    ' goé'
+    """
+    return "".join(_char_of()[byte] for byte in text.encode())
+
+
+@cache
+def _char_of() -> dict[int, str]:
+    return {byte: char for char, byte in _byte_of().items() if char != " "}
+
+
 class Fused(NamedTuple):
     """What fusion has charged so far, unweighted."""
 

@@ -30,6 +30,8 @@ class Recipe(Config, frozen=True):
     lm_text: str = ""  # further text for the n-gram, beside train's
     whisper: str = ""  # config of each system: fine-tuning and decoding
     whisper_base: str = ""  # config that pretrains a tiny base on `base_set`; "" = pretrained
+    owsm: str = ""
+    owsm_base: str = ""
     base_set: str = "adults"
     window: int = 4  # encoder window of the tiny base in seconds
 

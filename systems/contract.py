@@ -16,6 +16,8 @@ from manifests import NBest, Utterance
 
 # Lazy: "module:Class", imported only when the system is asked for.
 REGISTRY = {
+    "nemo": "systems.nemo.system:NemoSystem",
+    "owsm": "systems.owsm.system:OwsmSystem",
     "whisper": "systems.whisper.system:WhisperSystem",
 }
 

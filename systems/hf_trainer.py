@@ -25,6 +25,7 @@ from transformers.trainer_callback import ExportableState, TrainerState
 
 from manifests.progress import bars_wanted
 from systems.device import Device, Precision
+from systems.examples import ManifestExamples
 from systems.hf_config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -293,6 +294,29 @@ def peak_memory(device: Device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def training_metrics(
+    trainer: AsrTrainer, train_set: ManifestExamples, dev_set: ManifestExamples, parameters: int
+) -> dict[str, Any]:
+    """Return what reports say of a training."""
+    state = trainer.state
+    clock = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Clock))
+    return {
+        "best_wer": state.best_metric,
+        "best_step": state.best_global_step,
+        "steps": state.global_step,
+        "evaluations": evaluations(trainer),
+        "train_seconds": round(clock.seconds, 1),
+        "peak_memory_bytes": peak_memory("cuda" if trainer.args.device.type == "cuda" else "cpu"),
+        "trainable_parameters": trainer.get_num_trainable_parameters(),
+        "total_parameters": parameters,
+        "processes": trainer.args.world_size,
+        "train_utterances": len(train_set),
+        "dev_utterances": len(dev_set),
+        "left_out": {"train": dict(train_set.left_out), "dev": dict(dev_set.left_out)},
+        "unreadable": {"train": train_set.unreadable, "dev": dev_set.unreadable},
+    }
 
 
 def remove_incomplete(folder: Path) -> None:

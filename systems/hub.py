@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -35,36 +36,54 @@ def model_folder(checkpoint: str | Path) -> Path:
                 "must be a Hugging Face model folder"
             )
         return folder
+    folder = hub_folder(checkpoint, (*_SMALL_FILES, *_SAFETENSORS), _is_whole)
+    return folder if has_weights(folder) else _download(str(checkpoint), (*_SMALL_FILES, *_PICKLES))
+
+
+def hub_folder(
+    checkpoint: str | Path, patterns: Sequence[str] | None, is_whole: Callable[[Path], bool]
+) -> Path:
+    """Return the local copy of a hub id: the cached one if it ``is_whole``, else downloaded.
+
+    ``patterns`` choose the files (None: all). ValueError says what to download and where to
+    put it, or that ``checkpoint`` is no hub id.
+    """
     if isinstance(checkpoint, Path) or not _HUB_ID.fullmatch(checkpoint):
         raise ValueError(f"{checkpoint}: no such folder, must be a model folder or a hub id")
-    return _from_cache(checkpoint) or _download(checkpoint)
+    cached = _from_cache(checkpoint, patterns)
+    if cached is not None and is_whole(cached):
+        return cached
+    return _download(checkpoint, patterns)
 
 
-def _from_cache(hub_id: str) -> Path | None:
+def _is_whole(folder: Path) -> bool:
+    return has_weights(folder) and (folder / "config.json").exists()
+
+
+def _from_cache(hub_id: str, patterns: Sequence[str] | None) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(
+        return Path(
             snapshot_download(
-                hub_id, local_files_only=True, allow_patterns=[*_SMALL_FILES, *_SAFETENSORS]
+                hub_id, local_files_only=True, allow_patterns=list(patterns) if patterns else None
             )
         )
     except LocalEntryNotFoundError:
         return None
-    return folder if has_weights(folder) and (folder / "config.json").exists() else None
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, patterns: Sequence[str] | None) -> Path:
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=[*_SMALL_FILES, *_SAFETENSORS]))
-        if not has_weights(folder):
-            folder = Path(snapshot_download(hub_id, allow_patterns=[*_SMALL_FILES, *_PICKLES]))
+        folder = Path(
+            snapshot_download(hub_id, allow_patterns=list(patterns) if patterns else None)
+        )
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as e:
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ValueError(

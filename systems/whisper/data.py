@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import random
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
-from manifests.audio import SAMPLE_RATE, AudioError, load_audio
-from manifests.jsonl import decode_rows
-from manifests.rows import AgeBucket, Utterance
+from manifests.audio import SAMPLE_RATE, Samples
+from manifests.rows import Utterance
 from manifests.text import normalize_text
+from systems.examples import Example, ManifestExamples
 from systems.whisper.generation import no_speech_token, prompt_tokens
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, WhisperProcessor
 
-log = logging.getLogger(__name__)
-
-Example = dict[str, Any]
 IGNORE = -100  # what torch's cross entropy leaves out
 HOP = 160  # samples per mel frame
 
@@ -82,14 +74,8 @@ class Tokens:
         return normalize_text(row.text or "") if self._normalized else (row.text or "").strip()
 
 
-class Examples(Dataset[Example]):
-    """The rows of a manifest that can be learned from, as features and tokens.
-
-    Only byte offsets are held in memory. Rows without text, longer than the window or with
-    more tokens than the decoder has positions are left out, and counted in ``left_out``.
-    In training an unreadable file is skipped for the next row and counted in ``unreadable``;
-    in evaluation it is heard as silence, as decoding does.
-    """
+class Examples(ManifestExamples):
+    """The rows of a manifest that can be learned from, as features and tokens."""
 
     def __init__(
         self,
@@ -102,66 +88,19 @@ class Examples(Dataset[Example]):
         cache_mb: float = 0,
         seed: int = 1,
     ) -> None:
-        self.manifest = Path(manifest)
-        self._folder = self.manifest.resolve().parent
         self._extractor = processor.feature_extractor
         self._tokens = tokens
-        self._training = training
-        self.left_out: Counter[str] = Counter()
-        self.ages: list[AgeBucket | None] = []
-        self._offsets = self._index()
-        if limit and limit < len(self._offsets):
-            chosen = sorted(random.Random(seed).sample(range(len(self._offsets)), limit))
-            self._offsets = self._offsets[chosen]
-            self.ages = [self.ages[i] for i in chosen]
-        for reason, count in self.left_out.items():
-            log.warning("%s: %d utterances left out: %s", self.manifest, count, reason)
-        if not len(self._offsets):
-            raise ValueError(f"{self.manifest}: no utterance can be used, must be at least one")
-        # Shared, so that what one loading process finds is known to all of them.
-        self._bad = torch.zeros(len(self._offsets), dtype=torch.bool)
-        self._bad.share_memory_()  # type: ignore[no-untyped-call]
-        self._cache: dict[int, Example] = {}
-        self._cache_bytes = int(cache_mb * 2**20)
+        super().__init__(
+            manifest,
+            self._extractor.n_samples / SAMPLE_RATE,
+            training=training,
+            limit=limit,
+            cache_mb=cache_mb,
+            seed=seed,
+        )
 
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    @property
-    def unreadable(self) -> int:
-        """How many files could not be read so far."""
-        return int(self._bad.sum())
-
-    def row(self, index: int) -> Utterance:
-        """Return a row, its audio path resolved against the manifest's folder."""
-        with self.manifest.open("rb") as lines:
-            lines.seek(int(self._offsets[index]))
-            return next(decode_rows([lines.readline()], Utterance, str(self.manifest)))
-
-    def __getitem__(self, index: int) -> Example:
-        for step in range(len(self)):
-            place = (index + step) % len(self)
-            if place in self._cache:
-                return self._cache[place]
-            if self._bad[place] and self._training:
-                continue
-            example = self._load(place)
-            if example is not None:
-                self._keep(place, example)
-                return example
-        raise ValueError(f"{self.manifest}: no audio file can be read, must be at least one")
-
-    def _load(self, place: int) -> Example | None:
-        row = self.row(place)
-        try:
-            audio = load_audio(self._folder / row.audio_filepath, row.offset, row.duration)
-        except AudioError as error:
-            if not self._bad[place]:
-                self._bad[place] = True
-                log.warning("%s: %s", row.utt_id, error)
-            if self._training:
-                return None
-            audio = np.zeros(HOP, dtype=np.float32)
+    def load(self, row: Utterance, audio: Samples) -> Example:
+        """Return features, the frames of them that hold audio, decoder input and targets."""
         inputs, targets = self._tokens(row)
         features: NDArray[np.float32] = self._extractor(
             audio, sampling_rate=SAMPLE_RATE, return_tensors="np"
@@ -169,46 +108,9 @@ class Examples(Dataset[Example]):
         frames = min(-(-len(audio) // HOP), features.shape[1])
         return {"features": features, "frames": frames, "inputs": inputs, "targets": targets}
 
-    def _keep(self, place: int, example: Example) -> None:
-        size = example["features"].nbytes
-        if size <= self._cache_bytes:
-            self._cache_bytes -= size
-            self._cache[place] = example
-
-    def _index(self) -> NDArray[np.int64]:
-        """Return the byte offset of every row that can be learned from."""
-        offsets = []
-        longest = self._extractor.n_samples / SAMPLE_RATE
-        here = 0
-
-        def lines() -> Iterator[bytes]:
-            nonlocal here
-            position = 0
-            with self.manifest.open("rb") as file:
-                for line in file:
-                    here = position
-                    position += len(line)
-                    yield line
-
-        for number, row in enumerate(decode_rows(lines(), Utterance, str(self.manifest)), 1):
-            reason = self._unfit(row, longest, number)
-            if reason:
-                self.left_out[reason] += 1
-            else:
-                offsets.append(here)
-                self.ages.append(row.age)
-        return np.array(offsets, dtype=np.int64)
-
-    def _unfit(self, row: Utterance, longest: float, number: int) -> str | None:
-        if row.text is None:
-            return "no text"
-        # Half a frame of slack: durations are often rounded to 0.01 s.
-        if row.duration > longest + 0.005:
-            return f"longer than the window of {longest:g} s"
-        try:
-            self._tokens.prompt(row.language)
-        except ValueError as error:
-            raise ValueError(f"{self.manifest}:{number}: {error}") from None
+    def unfit(self, row: Utterance) -> str | None:
+        """Return why a row cannot be learned from; ValueError for an unknown language."""
+        self._tokens.prompt(row.language)
         if self._tokens.are_too_many(row):
             return "text of more tokens than the decoder has positions"
         return None

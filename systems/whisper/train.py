@@ -30,13 +30,11 @@ from systems.hf_config import TrainConfig
 from systems.hf_trainer import (
     AsrTrainer,
     Batch,
-    Clock,
     EpochSampler,
     callbacks,
-    evaluations,
-    peak_memory,
     remove_incomplete,
     training_arguments,
+    training_metrics,
 )
 from systems.whisper.checkpoint import load_model, quiet_peft, save_processor, write_record
 from systems.whisper.config import WhisperConfig
@@ -90,7 +88,7 @@ def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
     )
     trainer.fit()
     if arguments.process_index == 0:
-        metrics = _metrics(trainer, train_set, dev_set, model_parameters)
+        metrics = training_metrics(trainer, train_set, dev_set, model_parameters)
         metrics |= {"device": device, "precision": precision}
         write_atomic(exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         publish(final, lambda folder: save(trained, processor, config, folder, final))
@@ -218,29 +216,6 @@ def _examples(
             seed=config.seed,
         ),
     )
-
-
-def _metrics(
-    trainer: AsrTrainer, train_set: Examples, dev_set: Examples, parameters: int
-) -> dict[str, Any]:
-    """Return what reports say of a training."""
-    state = trainer.state
-    clock = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Clock))
-    return {
-        "best_wer": state.best_metric,
-        "best_step": state.best_global_step,
-        "steps": state.global_step,
-        "evaluations": evaluations(trainer),
-        "train_seconds": round(clock.seconds, 1),
-        "peak_memory_bytes": peak_memory("cuda" if trainer.args.device.type == "cuda" else "cpu"),
-        "trainable_parameters": trainer.get_num_trainable_parameters(),
-        "total_parameters": parameters,
-        "processes": trainer.args.world_size,
-        "train_utterances": len(train_set),
-        "dev_utterances": len(dev_set),
-        "left_out": {"train": dict(train_set.left_out), "dev": dict(dev_set.left_out)},
-        "unreadable": {"train": train_set.unreadable, "dev": dev_set.unreadable},
-    }
 
 
 def _weights(config: TrainConfig, rows: Examples) -> list[float] | None:

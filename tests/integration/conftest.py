@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -130,3 +130,72 @@ def trained_whisper(
         ],
     )
     return train(config, tone_corpus.train, tone_corpus.dev, tmp_path_factory.mktemp("tones-exp"))
+
+
+@pytest.fixture(scope="session")
+def tiny_owsm(tmp_path_factory: pytest.TempPathFactory, tone_corpus: Corpus) -> Path:
+    """An untrained OWSM of the published layout with a window of 2 s."""
+    return _tiny_owsm(tmp_path_factory.mktemp("tiny-owsm") / "model", tone_corpus, "aed")
+
+
+@pytest.fixture(scope="session")
+def tiny_owsm_ctc(tmp_path_factory: pytest.TempPathFactory, tone_corpus: Corpus) -> Path:
+    """An untrained OWSM-CTC of the published layout with a window of 2 s."""
+    return _tiny_owsm(tmp_path_factory.mktemp("tiny-owsm-ctc") / "model", tone_corpus, "ctc")
+
+
+def _tiny_owsm(folder: Path, corpus: Corpus, family: Literal["aed", "ctc"]) -> Path:
+    from recipes.tiny_owsm import build, read_audio, read_texts
+
+    return build(
+        read_texts([corpus.train]),
+        folder,
+        window=WINDOW,
+        audio=read_audio([corpus.train]),
+        family=family,
+        width=48,
+        blocks=2,
+        pieces=30,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained_owsm(
+    tmp_path_factory: pytest.TempPathFactory, tiny_owsm: Path, tone_corpus: Corpus
+) -> Path:
+    """The tiny OWSM after learning the tones: a ``final`` folder, fully fine-tuned."""
+    return _trained_owsm(tiny_owsm, tone_corpus, tmp_path_factory.mktemp("owsm-exp"))
+
+
+@pytest.fixture(scope="session")
+def trained_owsm_ctc(
+    tmp_path_factory: pytest.TempPathFactory, tiny_owsm_ctc: Path, tone_corpus: Corpus
+) -> Path:
+    """The tiny OWSM-CTC after learning the tones."""
+    return _trained_owsm(tiny_owsm_ctc, tone_corpus, tmp_path_factory.mktemp("owsm-ctc-exp"))
+
+
+def _trained_owsm(untrained: Path, corpus: Corpus, exp: Path) -> Path:
+    from systems.config import load_config
+    from systems.owsm.config import OwsmConfig
+    from systems.owsm.train import train
+
+    config = load_config(
+        OwsmConfig,
+        None,
+        [
+            f"pretrained={untrained}",
+            "device=cpu",
+            "train.adapt=full",
+            "train.batch_size=16",
+            "train.accumulation=1",
+            "train.learning_rate=4e-3",
+            "train.spec_augment=false",
+            "train.shift_seconds=0.2",
+            "train.max_steps=300",
+            "train.eval_steps=150",
+            "train.num_workers=0",
+            "train.report_to=[]",
+        ],
+    )
+    return train(config, corpus.train, corpus.dev, exp)

@@ -39,6 +39,14 @@ class Setup:
 
 
 SYSTEMS = {
+    "owsm": Setup(
+        trained="trained_owsm",
+        untrained="tiny_owsm",
+        decode=("device=cpu", "decode.batch_seconds=40"),
+        train=("device=cpu", "train.max_steps=4", "train.eval_steps=2", "train.batch_size=4",
+               "train.accumulation=1", "train.num_workers=0", "train.max_eval_utterances=4",
+               "train.report_to=[]"),
+    ),
     "whisper": Setup(
         trained="trained_whisper",
         untrained="tiny_whisper",

@@ -1,0 +1,311 @@
+"""A small, untrained OWSM in the layout of the published ones, for runs without a network.
+
+The classes, the files, the special tokens and the configuration keys are those of
+espnet/owsm_v4_* (or, with --family ctc, espnet/owsm_ctc_v4_1B); only the sizes and the
+SentencePiece vocabulary (learned from the given texts) are small, so what loads, trains and
+decodes this model does the same with the published ones.
+
+    python -m recipes.tiny_owsm --text train.jsonl --out exp/mini/owsm/init --window 4 --seed 1
+
+reads the ``text`` and some of the audio of manifests (``.jsonl``), or plain text files, and writes
+``meta.yaml``, ``exp/owsm/{config.yaml,model.pth}``, ``data/token_list/bpe/{bpe.model,tokens.txt}``
+and ``exp/stats/feats_stats.npz`` to --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import logging
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manifests.audio import SAMPLE_RATE, Samples, load_audio
+from manifests.jsonl import part_path, read_rows
+from manifests.meta import write_meta
+from manifests.rows import Utterance
+from systems.owsm.layout import write_layout
+from systems.owsm.toolkit import Family, quiet, task_class
+
+log = logging.getLogger(__name__)
+
+LANGUAGES = ("eng", "deu", "spa")  # OWSM knows 151
+TASKS = ("asr", "st_deu", "st_eng")
+TIMES = tuple(f"<{0.02 * n:.2f}>" for n in range(1501))  # whatever the window
+SPECIALS = (
+    *("<na>", "<nospeech>", "<nolang>"),
+    *(f"<{name}>" for name in (*LANGUAGES, *TASKS)),
+    "<notimestamps>",
+    *TIMES,
+)
+_HEARD = 200  # utterances from which the features' mean and deviation are estimated
+
+
+def build(
+    texts: Iterable[str],
+    out: Path,
+    *,
+    window: float,
+    audio: Iterable[Samples] = (),
+    family: Family = "aed",
+    width: int = 96,
+    blocks: int = 3,
+    pieces: int = 300,
+    mels: int = 40,
+    seed: int = 1,
+) -> Path:
+    """Write a randomly initialised OWSM with a window of ``window`` s; return ``out``.
+
+    ``pieces`` is the most that the vocabulary may hold beyond the special tokens; the features
+    are normalised by the statistics of ``audio``. The same arguments give the same weights and
+    vocabulary. A folder ``out`` that exists is replaced.
+    """
+    import torch
+
+    part = part_path(out)  # so that a folder that exists is whole
+    shutil.rmtree(part, ignore_errors=True)
+    lists = part / "data" / "token_list" / "bpe"
+    lists.mkdir(parents=True)
+    tokens = _train_bpe(texts, lists / "bpe.model", pieces)
+    (lists / "tokens.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    task = task_class(family)
+    config = task.get_default_config()
+    config |= _config(tokens, window, family, width, blocks, mels)
+    stats = part / "exp" / "stats" / "feats_stats.npz"
+    stats.parent.mkdir(parents=True)
+    np.savez(stats, **_statistics(config["frontend_conf"], audio))
+    config["bpemodel"] = str(lists / "bpe.model")
+    config["normalize_conf"] = {"stats_file": str(stats)}
+    torch.manual_seed(seed)
+    with quiet():
+        model = task.build_model(Namespace(**config))
+    write_layout(part, config, model.state_dict(), root=part)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    write_meta(part / "model", {"seed": seed, "parameters": parameters})
+    shutil.rmtree(out, ignore_errors=True)
+    part.replace(out)
+    return out
+
+
+def _train_bpe(texts: Iterable[str], path: Path, pieces: int) -> list[str]:
+    """Write a SentencePiece model of ``texts``; return the token list."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=len(SPECIALS) + pieces + 3,  # <unk>, <s>, </s>
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        user_defined_symbols=list(SPECIALS),
+        num_threads=1,
+        minloglevel=2,
+    )
+    path.write_bytes(model.getvalue())
+    learned = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    own = {"<unk>", "<s>", "</s>", *SPECIALS}
+    spelled = [learned.id_to_piece(index) for index in range(len(learned))]
+    words = [piece for piece in spelled if piece not in own]
+    return ["<blank>", "<unk>", *SPECIALS, *words, "<sos>", "<eos>", "<sop>"]
+
+
+def _config(
+    tokens: list[str], window: float, family: Family, width: int, blocks: int, mels: int
+) -> dict[str, Any]:
+    """Return what differs from ESPnet's defaults, key for key as in the published models."""
+    encoder = {
+        "output_size": width,
+        "attention_heads": 4,
+        "attention_layer_type": "selfattn",
+        "pos_enc_layer_type": "abs_pos",
+        "rel_pos_type": "latest",
+        "cgmlp_linear_units": 4 * width,
+        "cgmlp_conv_kernel": 15,
+        "use_linear_after_conv": False,
+        "gate_activation": "identity",
+        "num_blocks": blocks,
+        "dropout_rate": 0.0,
+        "positional_dropout_rate": 0.0,
+        "attention_dropout_rate": 0.0,
+        "input_layer": "conv2d8",
+        "layer_drop_rate": 0.0,
+        "linear_units": 2 * width,
+        "positionwise_layer_type": "linear",
+        "use_ffn": True,
+        "macaron_ffn": True,
+        "merge_conv_kernel": 15,
+    }
+    preprocessor: dict[str, Any] = {
+        "fs": SAMPLE_RATE,
+        "na_symbol": "<na>",
+        "speech_length": window,
+        "speech_init_silence": window,
+        "text_prev_apply_prob": 0.5,
+        "text_prev_name": "text_prev",
+        "text_ctc_name": "text_ctc",
+    }
+    common: dict[str, Any] = {
+        "token_list": tokens,
+        "token_type": "bpe",
+        "frontend": "default",
+        "frontend_conf": {
+            "n_fft": 512,
+            "win_length": 400,
+            "hop_length": 160,
+            "n_mels": mels,
+            "fs": SAMPLE_RATE,
+        },
+        "specaug": "specaug",
+        "specaug_conf": {
+            "apply_time_warp": False,
+            "apply_freq_mask": True,
+            "freq_mask_width_range": [0, mels // 5],
+            "num_freq_mask": 1,
+            "apply_time_mask": True,
+            "time_mask_width_ratio_range": [0.0, 0.03],
+            "num_time_mask": 2,
+        },
+        "normalize": "global_mvn",
+    }
+    if family == "ctc":
+        return common | {
+            "encoder": "e_branchformer_ctc",
+            "encoder_conf": encoder
+            | {
+                "interctc_layer_idx": [max(1, blocks // 2)],
+                "interctc_use_conditioning": True,
+                "use_cross_attention": [block % 2 == 1 for block in range(blocks)],
+            },
+            "promptencoder": "transformer",
+            "promptencoder_conf": {
+                "output_size": width,
+                "attention_heads": 4,
+                "linear_units": 2 * width,
+                "num_blocks": 1,
+            },
+            "model": "espnet_ctc",
+            "model_conf": {
+                "interctc_weight": 0.5,
+                "ctc_asr_only": [True, True],
+                "sym_na": "<na>",
+            },
+            "preprocessor": "s2t_ctc",
+            "preprocessor_conf": preprocessor
+            | {"nolang_symbol": "<nolang>", "lang_apply_prob": 0.5},
+        }
+    return common | {
+        "encoder": "e_branchformer",
+        "encoder_conf": encoder,
+        "decoder": "transformer",
+        "decoder_conf": {
+            "attention_heads": 4,
+            "linear_units": 2 * width,
+            "num_blocks": 2,
+            "dropout_rate": 0.0,
+            "positional_dropout_rate": 0.0,
+            "self_attention_dropout_rate": 0.0,
+            "src_attention_dropout_rate": 0.0,
+        },
+        "model_conf": {
+            "ctc_weight": 0.5,  # published: 0.3; from scratch CTC shows the decoder where to listen
+            "lsm_weight": 0.1,
+            "length_normalized_loss": False,
+            "sym_na": "<na>",
+        },
+        "preprocessor": "s2t",
+        "preprocessor_conf": preprocessor
+        | {
+            "speech_resolution": 0.02,
+            "time_apply_prob": 0.5,
+            "notime_symbol": "<notimestamps>",
+            "first_time_symbol": TIMES[0],
+            "last_time_symbol": TIMES[-1],
+        },
+    }
+
+
+def _statistics(frontend_conf: dict[str, Any], audio: Iterable[Samples]) -> dict[str, Any]:
+    """Return ESPnet's sums of the features of ``audio``; without any, of zero mean and unit."""
+    import torch
+    from espnet2.asr.frontend.default import DefaultFrontend
+
+    frontend = DefaultFrontend(**frontend_conf)
+    count, total = 0, np.zeros(frontend_conf["n_mels"])
+    squares = total.copy()
+    with torch.inference_mode():
+        for samples in audio:
+            speech = torch.from_numpy(samples)[None]
+            features = frontend(speech, torch.tensor([speech.shape[1]]))[0][0].double().numpy()
+            count += len(features)
+            total += features.sum(axis=0)
+            squares += np.square(features).sum(axis=0)
+    if not count:
+        count, squares = 1, squares + 1
+    return {"count": np.array(count), "sum": total, "sum_square": squares}
+
+
+def read_texts(paths: Iterable[Path]) -> Iterator[str]:
+    """Yield the non-empty texts of manifests (``.jsonl``) and plain text files."""
+    for path in paths:
+        if path.suffix == ".jsonl":
+            yield from (row.text for row in read_rows(path, Utterance) if row.text)
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            yield from (line.strip() for line in lines if line.strip())
+
+
+def read_audio(paths: Iterable[Path]) -> Iterator[Samples]:
+    """Yield the samples of the first utterances of manifests."""
+    for path in paths:
+        if path.suffix == ".jsonl":
+            for row in itertools.islice(read_rows(path, Utterance), _HEARD):
+                yield load_audio(path.parent / row.audio_filepath, row.offset, row.duration)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Build from the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.tiny_owsm",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--text", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--window", type=float, default=4, help="seconds of audio (default 4)")
+    parser.add_argument("--family", choices=("aed", "ctc"), default="aed")
+    parser.add_argument("--width", type=int, default=96)
+    parser.add_argument("--blocks", type=int, default=3, help="of the encoder (default 3)")
+    parser.add_argument("--pieces", type=int, default=300, help="learned tokens (default 300)")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        build(
+            read_texts(args.text),
+            args.out,
+            window=args.window,
+            audio=read_audio(args.text[:1]),
+            family=args.family,
+            width=args.width,
+            blocks=args.blocks,
+            pieces=args.pieces,
+            seed=args.seed,
+        )
+    except (OSError, ValueError) as error:
+        print(f"tiny_owsm: {error}", file=sys.stderr)
+        return 1
+    log.info("wrote %s", args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""Fine-tune OWSM: adapter or all weights, resumable, to ``exp/final`` in ESPnet's layout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from transformers import EvalPrediction, set_seed
+
+from manifests.balance import weights_of_ages
+from manifests.jsonl import write_atomic
+from scoring.metric import count_word_errors
+from systems.device import pick_device, pick_precision
+from systems.experiment import FINAL, publish, same_settings, sha256, write_settings
+from systems.hf_trainer import (
+    AsrTrainer,
+    Batch,
+    EpochSampler,
+    callbacks,
+    remove_incomplete,
+    training_arguments,
+    training_metrics,
+)
+from systems.owsm.average import average_checkpoints
+from systems.owsm.cached_decoder import CachedDecoder, greedy
+from systems.owsm.checkpoint import Owsm, load_owsm
+from systems.owsm.config import OwsmConfig, OwsmTrainConfig
+from systems.owsm.ctc import best_path
+from systems.owsm.data import Collator, Examples, words_of_labels
+from systems.owsm.layout import write_layout
+from systems.owsm.text_mask import text_mask
+
+log = logging.getLogger(__name__)
+
+ADAPTER = "adapter"
+_PREFIX = 2  # frames that OWSM-CTC puts before the audio: language and task
+
+
+def train(config: OwsmConfig, train: Path, dev: Path, exp: Path) -> Path:
+    """Fine-tune ``config.pretrained`` on one manifest, choose by another, return ``exp/final``.
+
+    Resumes at the last checkpoint after a kill; does nothing when ``final`` is there already.
+    ValueError when ``exp`` was begun with other settings or other data. Under torchrun every
+    process calls this; the first alone writes.
+    """
+    exp, final = Path(exp), Path(exp) / FINAL
+    settings = _settings(config, train, dev)
+    begun = same_settings(exp, settings)
+    if begun and final.exists():
+        log.info("%s is complete", final)
+        return final
+    if final.exists():
+        raise ValueError(f"{exp}: holds final but not what it is of, must be deleted")
+    device = pick_device(config.device)
+    precision = pick_precision(config.train.precision, device)
+    arguments = training_arguments(config.train, exp, device, precision)
+    arguments.save_total_limit = max(2, config.train.average)
+    if arguments.process_index == 0:
+        write_settings(exp, settings)
+        remove_incomplete(Path(arguments.output_dir))
+    # The adapter's weights are drawn before the trainer would seed.
+    set_seed(config.train.seed)
+    owsm = load_owsm(config.pretrained, window=config.window)
+    parameters = sum(weight.numel() for weight in owsm.model.parameters())
+    trained = Trained(adapt(owsm, config.train))
+    train_set, dev_set = _examples(config, owsm, train, dev)
+    trainer = AsrTrainer(
+        model=trained,
+        args=arguments,
+        train_dataset=train_set,
+        eval_dataset=dev_set,
+        data_collator=Collator(owsm),
+        compute_metrics=DevWer(owsm),
+        callbacks=callbacks(config.train),
+        evaluate_batch=GreedySearch(owsm, config),
+        sampler=EpochSampler(len(train_set), config.train.seed, _weights(config, train_set)),
+    )
+    trainer.fit()
+    averaged = average_checkpoints(trainer, config.train.average)
+    if arguments.process_index == 0:
+        metrics = training_metrics(trainer, train_set, dev_set, parameters)
+        metrics |= {"device": device, "precision": precision, "averaged_wer": averaged}
+        write_atomic(exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        publish(final, lambda folder: save(trained, owsm, config, folder))
+    trainer.accelerator.wait_for_everyone()
+    return final
+
+
+class Trained(torch.nn.Module):
+    """ESPnet's model, or an adapter around it, as the trainer wants it.
+
+    ``state_dict`` holds what is trained and the buffers, so that a checkpoint of an adapter
+    is small; what is loaded must be exactly that.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, labels: torch.Tensor, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the loss per label; ESPnet's is per utterance."""
+        loss, _, utterances = self.model(**batch)
+        return {"loss": (loss * utterances).squeeze() / (labels != -100).sum()}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        whole: dict[str, Any] = super().state_dict(*args, **kwargs)
+        frozen = {name for name, weight in self.named_parameters() if not weight.requires_grad}
+        # safetensors refuses ESPnet's transposed mel filters.
+        return {name: weight.contiguous() for name, weight in whole.items() if name not in frozen}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        wanted = self.state_dict().keys()
+        if wanted != state_dict.keys():
+            raise ValueError(
+                f"checkpoint: {len(wanted ^ state_dict.keys())} weights differ in name from those "
+                "that are trained, must be of this training"
+            )
+        found = super().load_state_dict(state_dict, strict=False)
+        found.missing_keys.clear()  # the frozen ones, which are where they were
+        return found
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Have each block computed again in the backward pass."""
+        for name, module in self.model.named_modules():
+            if hasattr(module, "gradient_checkpoint_layers"):
+                blocks = module.decoders if name.endswith("decoder") else module.encoders
+                module.gradient_checkpoint_layers = list(range(1, len(blocks) + 1))
+
+
+def adapt(owsm: Owsm, config: OwsmTrainConfig) -> Any:
+    """Return what is trained: the model itself, or a `peft.PeftModel` around it."""
+    model = owsm.model
+    model.error_calculator = None  # a CER of teacher forcing, which nobody reads
+    if not config.spec_augment:
+        model.specaug = None
+    for weight in model.parameters():
+        weight.requires_grad_(True)
+    if config.adapt == "full":
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    if config.adapt == "decoder" and owsm.family == "ctc":
+        raise ValueError("adapt is 'decoder', but OWSM-CTC has none: must be encoder+decoder")
+    sides = r"decoder\.decoders" if config.adapt == "decoder" else r"(encoder|decoder)\..*"
+    kinds = "|".join(map(re.escape, config.lora.targets))
+    lora = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=rf"{sides}\..*\.({kinds})|{sides}\.({kinds})",
+    )
+    return get_peft_model(model, lora)
+
+
+class GreedySearch:
+    """Loss and greedy transcript of a batch of dev."""
+
+    def __init__(self, owsm: Owsm, config: OwsmConfig) -> None:
+        self._owsm = owsm
+        limit = config.decode
+        self._limit = max(limit.min_tokens, round(limit.tokens_per_second * owsm.window))
+        self._banned = text_mask(owsm)
+
+    def __call__(self, trained: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        model = self._owsm.model
+        loss = trained(**batch)["loss"]
+        names = ("text_prev", "text_prev_lengths", "prefix", "prefix_lengths")
+        marks = {key: batch[key].clone() for key in names if key in batch and "prefix" in batch}
+        encoded, _ = model.encode(batch["speech"], batch["speech_lengths"], **marks)
+        if isinstance(encoded, tuple):
+            encoded = encoded[0]
+        banned = self._banned.to(encoded.device)
+        if self._owsm.family == "ctc":
+            return loss, best_path(model.ctc.log_softmax(encoded)[:, _PREFIX:] + banned)
+        primer = torch.cat((batch["text"].new_full((len(encoded), 1), model.sos),
+                            batch["text"][:, :3]), dim=1)  # fmt: skip
+        tokens = greedy(
+            CachedDecoder(model.decoder, encoded), primer, model.eos, self._limit, banned
+        )
+        return loss, tokens
+
+
+class DevWer:
+    """Normalised WER of dev, from the gathered tokens."""
+
+    def __init__(self, owsm: Owsm) -> None:
+        self._owsm = owsm
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        references = words_of_labels(self._owsm, prediction.label_ids)
+        heard = words_of_labels(self._owsm, prediction.predictions)
+        return {"wer": count_word_errors(references, heard).rate}
+
+
+def save(trained: Trained, owsm: Owsm, config: OwsmConfig, folder: Path) -> None:
+    """Write the whole model in ESPnet's layout and, where there is one, the adapter alone."""
+    model = trained.model
+    if config.train.adapt != "full":
+        base = Path(config.pretrained).expanduser()
+        named = str(base.resolve()) if base.exists() else config.pretrained
+        model.peft_config["default"].base_model_name_or_path = named
+        model.save_pretrained(folder / ADAPTER)
+        (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        model = model.merge_and_unload()
+    weights = {name: weight.detach().cpu() for name, weight in model.state_dict().items()}
+    conf = {**owsm.layout.config["preprocessor_conf"], "speech_length": owsm.window}
+    arguments = {**owsm.layout.config, "preprocessor_conf": conf}
+    write_layout(folder, arguments, weights, owsm.layout.root)
+    record = {"system": "owsm", "base": config.pretrained, "config": msgspec.to_builtins(config)}
+    write_atomic(folder / "system.json", json.dumps(record, indent=1) + "\n")
+
+
+def _settings(config: OwsmConfig, train: Path, dev: Path) -> dict[str, Any]:
+    """Return what decides the result; where and how fast it is computed does not."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    for key in ("decode", "device"):
+        del values[key]
+    for key in ("num_workers", "cache_mb", "report_to", "gradient_checkpointing"):
+        del values["train"][key]
+    base = Path(config.pretrained).expanduser()
+    if base.exists():  # the same folder, however it is written
+        values["pretrained"] = str(base.resolve())
+    return {**values, "train_manifest": sha256(train), "dev_manifest": sha256(dev)}
+
+
+def _examples(config: OwsmConfig, owsm: Owsm, train: Path, dev: Path) -> tuple[Examples, Examples]:
+    settings = config.train
+    share = settings.cache_mb / max(1, settings.num_workers) / 2
+    return (
+        Examples(
+            train,
+            owsm,
+            training=True,
+            text=config.text,
+            shift_seconds=settings.shift_seconds,
+            previous_text=settings.previous_text,
+            cache_mb=share,
+        ),
+        Examples(
+            dev,
+            owsm,
+            training=False,
+            text=config.text,
+            limit=settings.max_eval_utterances,
+            cache_mb=share,
+            seed=settings.seed,
+        ),
+    )
+
+
+def _weights(config: OwsmConfig, rows: Examples) -> list[float] | None:
+    strength = config.train.age_balance
+    return weights_of_ages(rows.ages, strength) if strength else None
