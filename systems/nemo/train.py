@@ -1,0 +1,230 @@
+"""Fine-tune a NeMo model: adapter, frozen encoder or all of it, resumable, to ``exp/final``.
+
+Lightning trains; the batches are ours. NeMo's own loaders were seen to hang on a missing file,
+to drop damaged ones in silence and to ignore augmentation that they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from manifests.balance import weights_of_ages
+from manifests.jsonl import read_rows, write_atomic
+from manifests.rows import Utterance
+from manifests.text import normalize_text
+from systems.device import pick_device, pick_precision
+from systems.experiment import FINAL, publish, same_settings, sha256, write_settings
+from systems.nemo.checkpoint import (
+    ADAPTER,
+    MODEL,
+    adapter_weights,
+    add_adapter,
+    has_transducer,
+    load_model,
+    write_record,
+)
+from systems.nemo.config import NemoConfig, TrainConfig
+from systems.nemo.data import DurationBatches, Examples, collate
+from systems.nemo.decoder import ctc_decoder, frame_seconds, log_probs
+from systems.nemo.quiet import import_nemo
+from systems.nemo.tdt_loss import right_loss
+from systems.nemo.tokenizer import train_tokenizer
+from systems.nemo.transducer import TransducerDecoder
+
+log = logging.getLogger(__name__)
+
+
+def train(config: NemoConfig, train: Path, dev: Path, exp: Path) -> Path:
+    """Fine-tune ``config.pretrained`` on one manifest, choose by another, return ``exp/final``.
+
+    Resumes at the last checkpoint after a kill; does nothing when ``final`` is there already.
+    ValueError when ``exp`` was begun with other settings or other data. Under torchrun every
+    process calls this; the first alone writes.
+    """
+    exp, final = Path(exp), Path(exp) / FINAL
+    settings = _settings(config, train, dev)
+    if same_settings(exp, settings) and final.exists():
+        log.info("%s is complete", final)
+        return final
+    if final.exists():
+        raise ValueError(f"{exp}: holds final but not what it is of, must be deleted")
+    _check(config)
+    device = pick_device(config.device)
+    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if rank == 0:
+        write_settings(exp, settings)
+    import_nemo()
+    from systems.nemo.fit import fit
+
+    with tempfile.TemporaryDirectory() as tokenizer:
+        torch.manual_seed(config.train.seed)
+        model = load_model(config.pretrained, adapters=config.train.adapt == "adapter")
+        _prepare(model, config, train, Path(tokenizer))
+        model.to(device)
+        right_loss(model)
+        train_set, dev_set = _examples(model, config, train, dev)
+        trained = fit(
+            model,
+            config.train,
+            exp,
+            device=device,
+            precision=pick_precision(config.train.precision, device),
+            batches=_train_loader(config.train, train_set, rank, processes),
+            dev=_dev_loader(config.train, dev_set, rank, processes),
+            hear=_hear(model, config),
+        )
+        if rank == 0:
+            metrics = {
+                **trained,
+                "trainable_parameters": sum(
+                    weight.numel() for weight in model.parameters() if weight.requires_grad
+                ),
+                "total_parameters": sum(weight.numel() for weight in model.parameters()),
+                "processes": processes,
+                "train_utterances": len(train_set),
+                "dev_utterances": len(dev_set),
+                "left_out": {"train": dict(train_set.left_out), "dev": dict(dev_set.left_out)},
+                "unreadable": {"train": train_set.unreadable, "dev": dev_set.unreadable},
+                "device": device,
+            }
+            write_atomic(exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+            publish(final, lambda folder: save(model, config, folder, final))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    return final
+
+
+def save(model: Any, config: NemoConfig, folder: Path, final: Path) -> None:
+    """Write the whole model, its adapter alone where there is one, and what it is of."""
+    model.eval().cpu()
+    model.save_to(str(folder / MODEL))
+    weights = adapter_weights(model)
+    if weights:
+        # Plain tensors: NeMo's save_adapters writes a file that it cannot load.
+        torch.save({name: weight.clone() for name, weight in weights.items()}, folder / ADAPTER)
+    write_record(folder, config.pretrained, msgspec.to_builtins(config), final)
+
+
+def _check(config: NemoConfig) -> None:
+    if config.train.new_tokens and config.train.adapt == "adapter":
+        raise ValueError(
+            f"train.new_tokens is {config.train.new_tokens}, must be 0 with train.adapt=adapter: "
+            "what follows the encoder is not trained then"
+        )
+
+
+def _prepare(model: Any, config: NemoConfig, train: Path, folder: Path) -> None:
+    """Change the vocabulary, add the adapter and freeze, as ``config`` says."""
+    settings = config.train
+    if settings.new_tokens:
+        rows = read_rows(train, Utterance)
+        texts = (row.text or "" for row in rows)
+        if config.text == "normalized":
+            texts = (normalize_text(text) for text in texts)
+        train_tokenizer(texts, folder, settings.new_tokens)
+        model.change_vocabulary(new_tokenizer_dir=str(folder), new_tokenizer_type="bpe")
+    if not settings.spec_augment:
+        model.spec_augmentation = None
+    if settings.adapt == "full":
+        model.requires_grad_(True)
+    elif settings.adapt == "freeze":
+        model.requires_grad_(True)
+        model.encoder.requires_grad_(False)
+    else:
+        if not adapter_weights(model):
+            add_adapter(model, settings.adapter)
+        model.requires_grad_(False)
+        names = set(adapter_weights(model))
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name in names)
+
+
+def _examples(model: Any, config: NemoConfig, train: Path, dev: Path) -> tuple[Examples, Examples]:
+    settings = config.train
+    share = settings.cache_mb / max(1, settings.num_workers) / 2
+    common = (config.window, model.tokenizer, frame_seconds(model), config.text)
+    return (
+        Examples(train, *common, training=True, cache_mb=share),
+        Examples(
+            dev,
+            *common,
+            training=False,
+            limit=settings.max_eval_utterances,
+            cache_mb=share,
+            seed=settings.seed,
+        ),
+    )
+
+
+def _train_loader(config: TrainConfig, rows: Examples, rank: int, processes: int) -> Any:
+    weights = weights_of_ages(rows.ages, config.age_balance) if config.age_balance else None
+    batches = DurationBatches(
+        rows.durations,
+        config.batch_seconds,
+        config.max_batch,
+        config.seed,
+        weights,
+        rank=rank,
+        processes=processes,
+    )
+    return DataLoader(
+        rows,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=config.num_workers,
+        persistent_workers=config.num_workers > 0,
+    )
+
+
+def _dev_loader(config: TrainConfig, rows: Examples, rank: int, processes: int) -> Any:
+    mine = Subset(rows, range(rank, len(rows), processes))
+    longest = max(rows.durations, default=1.0)
+    size = max(1, min(int(config.batch_seconds / longest), config.max_batch))
+    return DataLoader(
+        mine, batch_size=size, collate_fn=collate, num_workers=min(config.num_workers, 1)
+    )
+
+
+def _hear(model: Any, config: NemoConfig) -> Any:
+    """Return greedy decoding of encoder output, with the head that will decode."""
+    frame = frame_seconds(model)
+    greedy = msgspec.structs.replace(config.decode, method="greedy", hotwords=())
+    settings = msgspec.structs.replace(config, decode=greedy)
+    if has_transducer(model) and config.head != "ctc":
+        search = TransducerDecoder(model, frame, greedy)
+
+        def hear_transducer(encoded: torch.Tensor, frames: torch.Tensor) -> list[str]:
+            found = search.decode(encoded, frames, [float("inf")] * len(frames))
+            return [one[0].hypothesis.text for one in found]
+
+        return hear_transducer
+    ctc = ctc_decoder(model, frame, settings)
+
+    def hear(encoded: torch.Tensor, frames: torch.Tensor) -> list[str]:
+        heard = log_probs(model, encoded)
+        found = ctc.decode(heard, frames.tolist(), [float("inf")] * len(frames))
+        return [one[0].hypothesis.text for one in found]
+
+    return hear
+
+
+def _settings(config: NemoConfig, train: Path, dev: Path) -> dict[str, Any]:
+    """Return what decides the result; where and how fast it is computed does not."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    for key in ("decode", "device", "base"):
+        del values[key]
+    for key in ("num_workers", "cache_mb", "report_to"):
+        del values["train"][key]
+    base = Path(config.pretrained).expanduser()
+    if base.exists():  # the same place, however it is written
+        values["pretrained"] = str(base.resolve())
+    return {**values, "train_manifest": sha256(train), "dev_manifest": sha256(dev)}
