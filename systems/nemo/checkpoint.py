@@ -17,7 +17,7 @@ from systems.nemo.quiet import import_nemo
 RECORD = "system.json"
 MODEL = "model.nemo"
 ADAPTER = "adapter.pt"
-ADAPTER_NAME = "children"
+ADAPTER_NAME = "kids"  # "children" is a method of every torch module
 
 _HUB_ID = re.compile(r"(?:([\w.-]+)/)?([\w.-]+)")
 _DEFAULT_OWNER = "nvidia"

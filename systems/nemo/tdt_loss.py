@@ -112,7 +112,7 @@ def right_loss(model: Any) -> None:
         num_classes=blank,
         reduction=model.cfg.get("rnnt_reduction", "mean_batch"),
         loss_name="tdt",
-        loss_kwargs=settings,
+        loss_kwargs=dict(settings),  # it takes some out
     )
     if next(model.parameters()).device.type != "cuda":
         model.loss._loss = TdtLoss(blank, settings["durations"], settings.get("sigma", 0.0))

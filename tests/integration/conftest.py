@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from manifests.jsonl import write_rows
+from manifests.jsonl import read_manifest, write_rows
 from manifests.rows import Utterance
 
 # Before torch is imported, and for the processes that tests start: models this small gain nothing
@@ -199,3 +199,67 @@ def _trained_owsm(untrained: Path, corpus: Corpus, exp: Path) -> Path:
         ],
     )
     return train(config, corpus.train, corpus.dev, exp)
+
+
+@pytest.fixture(scope="session")
+def tiny_nemo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Conformer-CTC of the published layout: a folder with one `.nemo` file."""
+    from recipes.tiny_nemo import build
+
+    folder = tmp_path_factory.mktemp("tiny") / "nemo"
+    return build([" ".join(WORDS)] * 2, folder, d_model=48, layers=2, vocabulary=32)
+
+
+@pytest.fixture(scope="session")
+def trained_nemo(
+    tmp_path_factory: pytest.TempPathFactory, tiny_nemo: Path, tone_corpus: Corpus
+) -> Path:
+    """The tiny Conformer after learning the tones: a ``final`` folder, fully fine-tuned."""
+    from systems.config import load_config
+    from systems.nemo.config import NemoConfig
+    from systems.nemo.train import train
+
+    config = load_config(
+        NemoConfig,
+        None,
+        [
+            f"pretrained={tiny_nemo}",
+            "device=cpu",
+            "text=raw",
+            "train.adapt=full",
+            "train.batch_seconds=24",
+            "train.max_batch=16",
+            "train.learning_rate=3e-3",
+            "train.spec_augment=false",
+            "train.max_steps=240",
+            "train.eval_steps=120",
+            "train.patience=0",
+            "train.num_workers=0",
+            "train.report_to=[]",
+        ],
+    )
+    exp = tmp_path_factory.mktemp("nemo-exp")
+    return train(config, _with_pauses(tone_corpus.train, exp.parent), tone_corpus.dev, exp)
+
+
+def _with_pauses(manifest: Path, folder: Path) -> Path:
+    """Return the manifest's rows and as many pairs of them with digital silence in between.
+
+    A CTC model that never heard a pause hears words in it.
+    """
+    rows = list(read_manifest(manifest))
+    quiet = np.zeros(RATE // 3, np.float32)
+    pairs = []
+    for i, (one, two) in enumerate(zip(rows, reversed(rows), strict=True)):
+        sounds = [soundfile.read(row.audio_filepath, dtype="float32")[0] for row in (one, two)]
+        audio = np.concatenate([sounds[0], quiet, sounds[1], quiet])
+        path = folder / f"pair-{i}.wav"
+        soundfile.write(path, audio, RATE)
+        text = " ".join(f"{one.text} {two.text}".split())
+        pairs.append(
+            Utterance(
+                utt_id=path.stem, audio_filepath=str(path), duration=len(audio) / RATE, text=text
+            )
+        )
+    write_rows(folder / "pauses.jsonl", [*rows, *pairs[::2]])
+    return folder / "pauses.jsonl"

@@ -39,6 +39,14 @@ class Setup:
 
 
 SYSTEMS = {
+    "nemo": Setup(
+        trained="trained_nemo",
+        untrained="tiny_nemo",
+        decode=("device=cpu", "window=4", "decode.batch_seconds=40", "decode.processes=1"),
+        train=("device=cpu", "text=raw", "train.max_steps=4", "train.eval_steps=2",
+               "train.batch_seconds=8", "train.num_workers=0", "train.max_eval_utterances=4",
+               "train.report_to=[]"),
+    ),
     "owsm": Setup(
         trained="trained_owsm",
         untrained="tiny_owsm",
