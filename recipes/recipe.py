@@ -32,6 +32,8 @@ class Recipe(Config, frozen=True):
     whisper_base: str = ""  # config that pretrains a tiny base on `base_set`; "" = pretrained
     owsm: str = ""
     owsm_base: str = ""
+    nemo: str = ""
+    nemo_base: str = ""
     base_set: str = "adults"
     window: int = 4  # encoder window of the tiny base in seconds
 

@@ -48,7 +48,7 @@ class TrainConfig(Config, frozen=True):
 class DecodeConfig(CtcConfig, frozen=True):
     """CTC heads are decoded as `CtcConfig` says; transducers by NeMo's own search."""
 
-    transducer_beams: int = 4  # of NeMo's malsd_batch
+    transducer_beams: int = 5  # of NeMo's malsd_batch
     transducer_max_symbols: int = 10  # per frame
     batch_seconds: float = 240.0  # audio per batch, filled after sorting by length
     max_batch: int = 64

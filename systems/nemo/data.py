@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from manifests.audio import Samples
@@ -131,7 +132,7 @@ class DurationBatches(Sampler[list[int]]):
             batches = (batches * self._processes)[: self._processes]
         return batches[: len(batches) // self._processes * self._processes]
 
-    def _packed(self, rows: Sequence[int]) -> list[list[int]]:
+    def _packed(self, rows: NDArray[np.intp]) -> list[list[int]]:
         """Return batches of rows that come longest first."""
         batches: list[list[int]] = []
         full = 0

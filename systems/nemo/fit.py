@@ -92,7 +92,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-class _Log(Callback):  # type: ignore[misc]
+class _Log(Callback):
     """Progress as log lines."""
 
     def __init__(self, every: int) -> None:
@@ -117,6 +117,7 @@ def _trainer(config: TrainConfig, exp: Path, device: Device, precision: Precisio
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     strategy: Any = "auto"
+    arithmetic: Any = {"bf16": "bf16-mixed", "fp16": "16-mixed"}.get(precision, "32-true")
     if world > 1:
         backend = "nccl" if device == "cuda" else "gloo"
         strategy = DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
@@ -140,7 +141,7 @@ def _trainer(config: TrainConfig, exp: Path, device: Device, precision: Precisio
         devices=processes,
         num_nodes=world // processes,
         strategy=strategy,
-        precision={"bf16": "bf16-mixed", "fp16": "16-mixed"}.get(precision, "32-true"),
+        precision=arithmetic,
         max_steps=config.max_steps,
         max_epochs=-1,
         val_check_interval=config.eval_steps * config.accumulation,

@@ -20,7 +20,7 @@ Hear = Callable[[torch.Tensor, torch.Tensor], list[str]]
 """Encoder output (see `NemoDecoder.encode`) and frames to the greedy transcripts."""
 
 
-class FineTuner(lightning.LightningModule):  # type: ignore[misc]
+class FineTuner(lightning.LightningModule):
     """Trains the parameters of ``model`` that ask for gradients; evaluates by greedy WER."""
 
     # Checkpoints hold what is trained alone.

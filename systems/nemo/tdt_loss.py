@@ -27,6 +27,7 @@ class TdtLoss(torch.nn.Module):
         self.blank = blank
         self.durations = list(durations)
         self.sigma = sigma
+        self.reduction: str | None = "none"  # set by NeMo's RNNTLoss, which reduces by itself
 
     def forward(self, acts: Tensor, labels: Tensor, act_lens: Tensor, label_lens: Tensor) -> Tensor:
         """Return -ln P(labels), shape (B,).

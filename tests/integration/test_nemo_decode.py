@@ -71,20 +71,18 @@ def test_frame_confidences_are_nemos(measure, norm, alpha):
 
 def test_word_confidences_are_nemos(trained_nemo, spoken):
     from nemo.collections.asr.parts.submodules.ctc_decoding import CTCBPEDecodingConfig
+    from nemo.collections.asr.parts.utils import asr_confidence_utils as nemos
     from omegaconf import OmegaConf
 
     wanted = ["decode.method=greedy", "decode.confidence.measure=tsallis"]
     wanted += ["decode.confidence.alpha=0.33", "decode.confidence.norm=exp"]
     ours = decode(spoken, trained_nemo, *wanted)
     model = load_model(trained_nemo)
-    settings = OmegaConf.structured(CTCBPEDecodingConfig())
-    settings.confidence_cfg = {
-        "preserve_word_confidence": True,
-        "exclude_blank": True,
-        "aggregation": "min",
-        "method_cfg": {"name": "entropy", "entropy_type": "tsallis", "alpha": 0.33,
-                       "entropy_norm": "exp"},
-    }  # fmt: skip
+    measure = nemos.ConfidenceMethodConfig(
+        name="entropy", entropy_type="tsallis", alpha=0.33, entropy_norm="exp"
+    )
+    sure = nemos.ConfidenceConfig(preserve_word_confidence=True, method_cfg=measure)
+    settings = OmegaConf.structured(CTCBPEDecodingConfig(confidence_cfg=sure))
     model.change_decoding_strategy(settings, verbose=False)
     with contextlib.redirect_stderr(io.StringIO()):
         theirs = model.transcribe([row.audio_filepath for row in spoken], batch_size=1,
