@@ -55,17 +55,19 @@ def build(
     window: float,
     audio: Iterable[Samples] = (),
     family: Family = "aed",
-    width: int = 96,
+    width: int = 64,
     blocks: int = 3,
     pieces: int = 300,
     mels: int = 40,
+    subsampling: int = 8,
     seed: int = 1,
 ) -> Path:
     """Write a randomly initialised OWSM with a window of ``window`` s; return ``out``.
 
     ``pieces`` is the most that the vocabulary may hold beyond the special tokens; the features
-    are normalised by the statistics of ``audio``. The same arguments give the same weights and
-    vocabulary. A folder ``out`` that exists is replaced.
+    are normalised by the statistics of ``audio``; the published ``subsampling`` is 8, frames of
+    80 ms. The same arguments give the same weights and vocabulary. A folder ``out`` that exists
+    is replaced.
     """
     import torch
 
@@ -77,7 +79,7 @@ def build(
     (lists / "tokens.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     task = task_class(family)
     config = task.get_default_config()
-    config |= _config(tokens, window, family, width, blocks, mels)
+    config |= _config(tokens, window, family, width, blocks, mels, subsampling)
     stats = part / "exp" / "stats" / "feats_stats.npz"
     stats.parent.mkdir(parents=True)
     np.savez(stats, **_statistics(config["frontend_conf"], audio))
@@ -119,7 +121,13 @@ def _train_bpe(texts: Iterable[str], path: Path, pieces: int) -> list[str]:
 
 
 def _config(
-    tokens: list[str], window: float, family: Family, width: int, blocks: int, mels: int
+    tokens: list[str],
+    window: float,
+    family: Family,
+    width: int,
+    blocks: int,
+    mels: int,
+    subsampling: int,
 ) -> dict[str, Any]:
     """Return what differs from ESPnet's defaults, key for key as in the published models."""
     encoder = {
@@ -136,7 +144,7 @@ def _config(
         "dropout_rate": 0.0,
         "positional_dropout_rate": 0.0,
         "attention_dropout_rate": 0.0,
-        "input_layer": "conv2d8",
+        "input_layer": {4: "conv2d", 8: "conv2d8"}[subsampling],
         "layer_drop_rate": 0.0,
         "linear_units": 2 * width,
         "positionwise_layer_type": "linear",
@@ -282,9 +290,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--window", type=float, default=4, help="seconds of audio (default 4)")
     parser.add_argument("--family", choices=("aed", "ctc"), default="aed")
-    parser.add_argument("--width", type=int, default=96)
+    parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=3, help="of the encoder (default 3)")
     parser.add_argument("--pieces", type=int, default=300, help="learned tokens (default 300)")
+    parser.add_argument("--subsampling", type=int, choices=(4, 8), default=8)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
@@ -298,6 +307,7 @@ def main(argv: list[str] | None = None) -> int:
             width=args.width,
             blocks=args.blocks,
             pieces=args.pieces,
+            subsampling=args.subsampling,
             seed=args.seed,
         )
     except (OSError, ValueError) as error:

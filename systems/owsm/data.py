@@ -35,7 +35,6 @@ class Examples(ManifestExamples):
         *,
         training: bool,
         text: Literal["raw", "normalized"] = "raw",
-        shift_seconds: float = 0.0,
         previous_text: float = 0.0,
         limit: int = 0,
         cache_mb: float = 0,
@@ -47,7 +46,7 @@ class Examples(ManifestExamples):
         self._last: dict[tuple[str | None, str], str] = {}
         self._wants_before = training and previous_text > 0
         self._preprocess = task_class(owsm.family).build_preprocess_fn(
-            _preprocessing(owsm, shift_seconds, previous_text), training
+            _preprocessing(owsm, previous_text), training
         )
         super().__init__(
             manifest,
@@ -72,10 +71,10 @@ class Examples(ManifestExamples):
         }
 
     def fresh(self, example: Example) -> Example:
-        """Return padded audio and tokens; in training shifted in time, anew each time."""
+        """Return padded audio, the samples of padding (``room``) and tokens."""
         texts = {key: value for key, value in example.items() if key != "utt_id"}
         ready: Example = self._preprocess(example["utt_id"], texts)
-        return ready
+        return ready | {"room": max(0, self._owsm.samples - len(example["speech"]))}
 
     def unfit(self, row: Utterance) -> str | None:
         """Return why a row cannot be learned from; ValueError for an unknown language."""
@@ -103,10 +102,12 @@ class Examples(ManifestExamples):
         return normalize_text(row.text or "") if self._normalized else (row.text or "").strip()
 
 
-def _preprocessing(owsm: Owsm, shift_seconds: float, previous_text: float) -> Namespace:
+def _preprocessing(owsm: Owsm, previous_text: float) -> Namespace:
     """Return the checkpoint's arguments with the traps of its preprocessor closed."""
     conf = dict(owsm.arguments.preprocessor_conf)
-    conf |= {"speech_init_silence": shift_seconds, "text_prev_apply_prob": previous_text}
+    # It would draw silence when batches are read ahead, so that a resumed run is another one;
+    # the model draws it instead.
+    conf |= {"speech_init_silence": 0.0, "text_prev_apply_prob": previous_text}
     if owsm.family == "aed":
         # Below 1 it puts <notimestamps> into texts without asking whether it is there.
         conf["time_apply_prob"] = 1.0
@@ -149,8 +150,11 @@ class Collator:
 
     def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
         """Return speech (B, samples), text, text_prev and text_ctc (B, L), padded with -1, all
-        with ``_lengths``, and labels (B, L), padded with -100."""
-        _, batch = self._collate([(str(index), one) for index, one in enumerate(examples)])
+        with ``_lengths``, room (B,), and labels (B, L), padded with -100."""
+        room = torch.tensor([one["room"] for one in examples])
+        rest = [{key: value for key, value in one.items() if key != "room"} for one in examples]
+        _, batch = self._collate([(str(index), one) for index, one in enumerate(rest)])
+        batch["room"] = room
         labels = batch[self._label]
         inside = torch.arange(labels.shape[1]) < batch[f"{self._label}_lengths"][:, None]
         batch["labels"] = labels.masked_fill(~inside, IGNORE)

@@ -68,7 +68,7 @@ def train(config: OwsmConfig, train: Path, dev: Path, exp: Path) -> Path:
     set_seed(config.train.seed)
     owsm = load_owsm(config.pretrained, window=config.window)
     parameters = sum(weight.numel() for weight in owsm.model.parameters())
-    trained = Trained(adapt(owsm, config.train))
+    trained = Trained(adapt(owsm, config.train), round(config.train.shift_seconds * 16_000))
     train_set, dev_set = _examples(config, owsm, train, dev)
     trainer = AsrTrainer(
         model=trained,
@@ -99,12 +99,20 @@ class Trained(torch.nn.Module):
     is small; what is loaded must be exactly that.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, longest_shift: int = 0) -> None:
         super().__init__()
         self.model = model
+        self._longest_shift = longest_shift  # samples
 
-    def forward(self, labels: torch.Tensor, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the loss per label; ESPnet's is per utterance."""
+    def forward(
+        self, labels: torch.Tensor, room: torch.Tensor, **batch: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return the loss per label; ESPnet's is per utterance.
+
+        In training some of each utterance's padding, ``room`` samples, is put before it.
+        """
+        if self.training and self._longest_shift:
+            batch["speech"] = shifted(batch["speech"], room.clamp(max=self._longest_shift))
         loss, _, utterances = self.model(**batch)
         return {"loss": (loss * utterances).squeeze() / (labels != -100).sum()}
 
@@ -131,6 +139,12 @@ class Trained(torch.nn.Module):
             if hasattr(module, "gradient_checkpoint_layers"):
                 blocks = module.decoders if name.endswith("decoder") else module.encoders
                 module.gradient_checkpoint_layers = list(range(1, len(blocks) + 1))
+
+
+def shifted(speech: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+    """Return each row of padded speech some samples later, up to ``most`` of its padding."""
+    by = (torch.rand(len(most), device=most.device) * (most + 1)).long().tolist()
+    return torch.stack([row.roll(count, dims=0) for row, count in zip(speech, by, strict=True)])
 
 
 def adapt(owsm: Owsm, config: OwsmTrainConfig) -> Any:
@@ -205,7 +219,8 @@ def save(trained: Trained, owsm: Owsm, config: OwsmConfig, folder: Path) -> None
         base = Path(config.pretrained).expanduser()
         named = str(base.resolve()) if base.exists() else config.pretrained
         model.peft_config["default"].base_model_name_or_path = named
-        model.save_pretrained(folder / ADAPTER)
+        # False: peft would look for a Hugging Face config to learn whether embeddings have grown.
+        model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's empty model card
         model = model.merge_and_unload()
     weights = {name: weight.detach().cpu() for name, weight in model.state_dict().items()}
@@ -238,7 +253,6 @@ def _examples(config: OwsmConfig, owsm: Owsm, train: Path, dev: Path) -> tuple[E
             owsm,
             training=True,
             text=config.text,
-            shift_seconds=settings.shift_seconds,
             previous_text=settings.previous_text,
             cache_mb=share,
         ),
