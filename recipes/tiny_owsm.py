@@ -57,6 +57,7 @@ def build(
     family: Family = "aed",
     width: int = 64,
     blocks: int = 3,
+    decoder_blocks: int = 2,
     pieces: int = 300,
     mels: int = 40,
     subsampling: int = 8,
@@ -80,6 +81,8 @@ def build(
     task = task_class(family)
     config = task.get_default_config()
     config |= _config(tokens, window, family, width, blocks, mels, subsampling)
+    if family == "aed":
+        config["decoder_conf"]["num_blocks"] = decoder_blocks
     stats = part / "exp" / "stats" / "feats_stats.npz"
     stats.parent.mkdir(parents=True)
     np.savez(stats, **_statistics(config["frontend_conf"], audio))
@@ -217,7 +220,6 @@ def _config(
         "decoder_conf": {
             "attention_heads": 4,
             "linear_units": 2 * width,
-            "num_blocks": 2,
             "dropout_rate": 0.0,
             "positional_dropout_rate": 0.0,
             "self_attention_dropout_rate": 0.0,
