@@ -179,17 +179,16 @@ fi
 
 # decode SYSTEM LABEL CHECKPOINT "SETS" [--lm LM]: hypotheses to EXP/hyp/SET/LABEL.jsonl
 decode() {
-  local system=$1 label=$2 checkpoint=$3 set last manifests=() outputs=()
+  local system=$1 label=$2 checkpoint=$3 set last files=()
   for set in $4; do
     last=$exp/hyp/$set/$label.jsonl
     [ ! -e "$last" ] || continue
-    manifests+=("${!set}") outputs+=("$last")
+    files+=(--manifest "${!set}" --out "$last")
   done
   shift 4
   step "decode-$label" "$last" \
     python -m systems.decode "$system" --config "${recipe[$system]}" \
-    ${checkpoint:+--checkpoint "$checkpoint"} --manifest "${manifests[@]}" \
-    --out "${outputs[@]}" "$@" "${decode_opts[@]}"
+    ${checkpoint:+--checkpoint "$checkpoint"} "${files[@]}" "$@" "${decode_opts[@]}"
 }
 
 if in_stage 4 "decode"; then
