@@ -20,6 +20,7 @@
 # with the n-gram, 7 score and report (6 and 8 belong to fusion and submission). What exists and
 # is complete is skipped: delete it to redo it. Each step's log is DIR/logs/STEP.log.
 set -euo pipefail
+{ # bash reads this block whole before it runs, so an edit during a long run can't change it
 
 conf=recipes/conf/mini.yaml
 stage=0
@@ -231,3 +232,5 @@ if in_stage 7 "score and report"; then
   done
   echo "report: $exp/score/test/results.md"
 fi
+exit 0
+}
