@@ -106,8 +106,6 @@ def sentence(rng: random.Random, slip: float) -> str:
         start = rng.randrange(len(COUNTING) - 3)
         return " ".join(COUNTING[start : start + rng.randint(3, 4)])
     text = rng.choice(TEMPLATES)
-    if rng.random() < 0.08:
-        text += " and " + rng.choice(TEMPLATES)
     while match := re.search(r"\{(\w+)\}", text):
         text = text[: match.start()] + rng.choice(SLOTS[match[1]]) + text[match.end() :]
     words = text.split()
