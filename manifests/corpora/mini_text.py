@@ -1,6 +1,6 @@
 """What the speakers of the `mini` corpus say: a small grammar of children's English.
 
-The vocabulary is closed (about 150 words) and the sentences are drawn, so that test sentences
+The vocabulary is closed (about 125 words) and the sentences are drawn, so that test sentences
 are mostly new combinations of known words.
 """
 
