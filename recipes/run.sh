@@ -16,10 +16,11 @@
 #   --debug            the whole recipe on ten utterances and a few steps, in DIR-debug
 #   --help             this text
 #
-# Stages: 0 corpus, 1 manifests, 2 n-gram, 3 train, 4 decode dev and test, 5 rescore,
-# 7 score and report (6 and 8 belong to fusion and submission). What exists and is complete is
-# skipped: delete it to redo it. Each step's log is DIR/logs/STEP.log.
+# Stages: 0 corpus, 1 manifests, 2 n-gram, 3 train, 4 decode dev and test, 5 rescore and decode
+# with the n-gram, 7 score and report (6 and 8 belong to fusion and submission). What exists and
+# is complete is skipped: delete it to redo it. Each step's log is DIR/logs/STEP.log.
 set -euo pipefail
+{ # bash reads this block whole before it runs, so an edit during a long run can't change it
 
 conf=recipes/conf/mini.yaml
 stage=0
@@ -179,34 +180,39 @@ fi
 
 # decode SYSTEM LABEL CHECKPOINT "SETS" [--lm LM]: hypotheses to EXP/hyp/SET/LABEL.jsonl
 decode() {
-  local system=$1 label=$2 checkpoint=$3 set last manifests=() outputs=()
+  local system=$1 label=$2 checkpoint=$3 set last files=()
   for set in $4; do
     last=$exp/hyp/$set/$label.jsonl
     [ ! -e "$last" ] || continue
-    manifests+=("${!set}") outputs+=("$last")
+    files+=(--manifest "${!set}" --out "$last")
   done
   shift 4
   step "decode-$label" "$last" \
     python -m systems.decode "$system" --config "${recipe[$system]}" \
-    ${checkpoint:+--checkpoint "$checkpoint"} --manifest "${manifests[@]}" \
-    --out "${outputs[@]}" "$@" "${decode_opts[@]}"
+    ${checkpoint:+--checkpoint "$checkpoint"} "${files[@]}" "$@" "${decode_opts[@]}"
 }
 
 if in_stage 4 "decode"; then
   for system in $systems; do
     decode "$system" "${system}_base" "$(start_of "$system")" "test"
     decode "$system" "$system" "$exp/$system/tuned/final" "dev test"
-    decode "$system" "${system}_lm" "$exp/$system/tuned/final" "dev test" --lm "$lm"
   done
 fi
 
-if in_stage 5 "rescore"; then
+if in_stage 5 "n-gram rescoring and fusion"; then
   for system in $systems; do
     for set in dev test; do
       output=$exp/hyp/$set/${system}_rescored.jsonl
       step "rescore-$system-$set" "$output" python -m lm.rescore "$exp/hyp/$set/$system.jsonl" \
         --lm "$lm" --tune-on "$exp/hyp/dev/$system.jsonl" --ref "$dev" --out "$output"
     done
+    # The search takes the weights that were best for rescoring dev.
+    weights=$(python -c 'import json, sys
+weights = json.load(open(sys.argv[1]))["weights"]
+print(*(f"decode.{name}={weights[name]}" for name in ("alpha", "beta")))' \
+      "$exp/hyp/dev/${system}_rescored.weights.json")
+    # shellcheck disable=SC2086  # two overrides
+    decode "$system" "${system}_lm" "$exp/$system/tuned/final" "dev test" --lm "$lm" $weights
   done
 fi
 
@@ -226,3 +232,5 @@ if in_stage 7 "score and report"; then
   done
   echo "report: $exp/score/test/results.md"
 fi
+exit 0
+}

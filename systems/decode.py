@@ -7,8 +7,8 @@ reads utterances such as {"utt_id":"c01-003","audio_filepath":"c01/003.flac","du
 writes rows such as
 {"utt_id":"c01-003","system":"whisper","hyps":[{"text":"he goed home","score":-1.52,"words":
 [{"text":"he","start":0.3,"end":0.42,"confidence":0.98},...]}]}. Killed and called again it goes
-on where it was. Several manifests take as many outputs. ``--shard 2/4`` decodes the second of
-four equal parts for `systems.merge`.
+on where it was. ``--manifest`` and ``--out`` may be repeated, in pairs. ``--shard 2/4`` decodes
+the second of four equal parts for `systems.merge`.
 """
 
 from __future__ import annotations
@@ -191,10 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint", metavar="DIR", help="or a hub id (default: the config's pretrained)"
     )
-    parser.add_argument("--manifest", type=Path, nargs="+", required=True, metavar="M.jsonl")
-    parser.add_argument(
-        "--out", type=Path, nargs="+", required=True, metavar="H.jsonl", help="one per manifest"
-    )
+    parser.add_argument("--manifest", type=Path, action="append", required=True, metavar="M.jsonl")
+    parser.add_argument("--out", type=Path, action="append", required=True, metavar="H.jsonl")
     parser.add_argument("--lm", type=Path, metavar="LM_DIR", help="a folder made by lm.train")
     parser.add_argument("--shard", default="1/1", metavar="K/N", help="decode one of N parts")
     parser.add_argument("--restart", action="store_true", help="discard an unfinished output")

@@ -1,6 +1,6 @@
 """What the speakers of the `mini` corpus say: a small grammar of children's English.
 
-The vocabulary is closed (about 150 words) and the sentences are drawn, so that test sentences
+The vocabulary is closed (about 125 words) and the sentences are drawn, so that test sentences
 are mostly new combinations of known words.
 """
 
@@ -106,8 +106,6 @@ def sentence(rng: random.Random, slip: float) -> str:
         start = rng.randrange(len(COUNTING) - 3)
         return " ".join(COUNTING[start : start + rng.randint(3, 4)])
     text = rng.choice(TEMPLATES)
-    if rng.random() < 0.12:
-        text += " and " + rng.choice(TEMPLATES)
     while match := re.search(r"\{(\w+)\}", text):
         text = text[: match.start()] + rng.choice(SLOTS[match[1]]) + text[match.end() :]
     words = text.split()

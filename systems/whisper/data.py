@@ -61,8 +61,9 @@ class Tokens:
 
     def are_too_many(self, row: Utterance) -> bool:
         """Return whether the decoder has too few positions for a row's text."""
-        # A token is at least one byte, so that most texts need not be tokenised to know.
-        if len(self._text(row).encode()) + 4 <= self._longest:
+        # A token is at least one byte, so that most texts need not be tokenised to know. With
+        # them go the prompt's four and the leading space; inputs lack the last, the end.
+        if len(self._text(row).encode()) + 5 <= self._longest:
             return False
         try:
             self(row)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from manifests.rows import Utterance
@@ -156,6 +156,7 @@ def test_normalized_text_is_an_option(loaded):
 
 
 @given(st.text(max_size=60), st.sampled_from(["raw", "normalized"]))
+@example("00\x80" + 4 * "\U00010000", "raw")  # a token to each byte, and one for the space
 def test_any_text_fits_or_is_called_too_long(loaded, text, kind):
     model, processor = loaded
     tokens = Tokens(processor, model.generation_config, 24, kind)

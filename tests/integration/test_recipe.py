@@ -1,0 +1,98 @@
+"""The recipe from an empty folder to its report, on ten utterances; its options; the README."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["recipes/run.sh", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=600
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished debug run."""
+    exp = tmp_path_factory.mktemp("recipe") / "mini"
+    done = run("--debug", "--exp", str(exp))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return exp.with_name("mini-debug")
+
+
+def test_empty_folder_to_scored_report(finished):
+    results = json.loads((finished / "score/test/results.json").read_text(encoding="utf-8"))
+    systems = {row["system"] for row in results}
+    assert systems == {"whisper_base", "whisper", "whisper_lm", "whisper_rescored"}
+    assert all(row["utts"] == 10 for row in results if row["slice"] == "all")
+    assert (finished / "score/test/results.md").exists()
+
+
+def test_a_second_run_skips_everything(finished):
+    again = run("--debug", "--exp", str(finished).removesuffix("-debug"))
+    assert again.returncode == 0, again.stderr
+    steps = re.findall(r"^  ([\w-]+): (.*)$", again.stdout, re.MULTILINE)
+    assert len(steps) >= 15
+    assert all(state.startswith("is complete") for _, state in steps), again.stdout
+
+
+def test_a_deleted_output_is_made_again_and_reported(finished):
+    output = finished / "hyp/test/whisper_lm.jsonl"
+    before = output.read_bytes()
+    output.unlink()
+    again = run("--debug", "--exp", str(finished).removesuffix("-debug"), "--stage", "4")
+    assert again.returncode == 0, again.stderr
+    assert output.read_bytes() == before
+    assert "decode-whisper_lm: done" in again.stdout
+    assert "score-test: done" in again.stdout
+
+
+def test_first_failure_stops_with_the_end_of_the_log(finished):
+    (finished / "hyp/test/whisper_base.jsonl").unlink()
+    exp = str(finished).removesuffix("-debug")
+    failed = run("--debug", "--exp", exp, "--stage", "4", "--decode-opts", "decode.beems=3")
+    assert failed.returncode == 1
+    assert "step decode-whisper_base failed" in failed.stderr
+    assert "unknown key 'beems'; known: " in failed.stderr.rpartition("the end of")[2]
+    assert "stage 5" not in failed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stag", "3"], "unknown option '--stag'"),
+        (["--stage"], "--stage needs a value"),
+        (["--stop-stage", "x"], "--stop-stage is 'x', must be a whole number"),
+        (["mini"], "unexpected argument 'mini'"),
+        (["--conf", "recipes/conf/mini.yml"], "recipes/conf/mini.yml"),
+        (["--systems", "parrot", "--stage", "3"], "names no config for system 'parrot'"),
+        (["--conf=recipes/conf/pasketti.yaml", "--source=/nowhere"], "participants"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(arguments, message, tmp_path):
+    done = run("--exp", str(tmp_path), *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_is_the_header():
+    done = run("--help")
+    assert done.returncode == 0
+    for option in re.findall(
+        r"^#   (--[\w-]+)", (ROOT / "recipes/run.sh").read_text(), re.MULTILINE
+    ):
+        assert option in done.stdout
+
+
+def test_the_readme_names_every_module():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The tree")[2]
+    for package in ("manifests", "lm", "scoring", "systems", "recipes"):
+        for path in (ROOT / package).rglob("*.py"):
+            if path.name != "__init__.py":
+                assert path.name in tree, f"{path.relative_to(ROOT)} is not in README's tree"
