@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from systems.owsm.search import Found
 
 _PREFIX = 2  # frames that OWSM-CTC puts before the audio: language and task
+_NEVER = -1e4  # ln probability of what must not be heard
 
 
 class Decoder(Protocol):
@@ -208,13 +209,16 @@ class CtcOwsmDecoder(_Base):
         from systems.ctc import CtcDecoder
 
         super().__init__(config, owsm)
+        self._special = [
+            index for index, token in enumerate(owsm.tokens) if is_special(token) and index != BLANK
+        ]
         self._ctc = CtcDecoder(
             owsm.tokens,
             BLANK,
             frame_seconds=samples_per_frame(owsm) / 16_000,
             config=config.decode.ctc,
             lm=lm,
-            ignore=[index for index, token in enumerate(owsm.tokens) if is_special(token)],
+            ignore=self._special,
         )
 
     def decode_batch(self, windows: Sequence[Window], bucket: Seconds) -> list[list[Ranked]]:
@@ -235,6 +239,11 @@ class CtcOwsmDecoder(_Base):
             encoded, _ = self.owsm.model.encode(**batch)
             if isinstance(encoded, tuple):
                 encoded = encoded[0]
-            log_probs = self.owsm.model.ctc.log_softmax(encoded[:, _PREFIX:])
+            log_probs = self.owsm.model.ctc.log_softmax(encoded[:, _PREFIX:]).float()
+            # The model says its marks too: where it does, it says no text, so that is a blank.
+            # Only to forbid them would have the next likely token heard in their place.
+            silent = log_probs[..., [BLANK, *self._special]].logsumexp(dim=-1)
+            log_probs[..., self._special] = _NEVER
+            log_probs[..., BLANK] = silent
         frames = [self._frames(window, log_probs.shape[1]) for window in windows]
         return self._ctc.decode(log_probs, frames, [window.seconds for window in windows])
