@@ -4,8 +4,8 @@
 
 builds an OWSM of the base model's width (random weights: the work is that of a trained one, and
 every hypothesis is forced to the same length), decodes clips of 1 to 10 s with both, and prints
-seconds of processor time and the ratio, such as ``ours   3.1 s   1.94 utt/s   2.8 x Speech2Text``. The texts must be
-the same.
+seconds of processor time and the ratio, such as
+``ours   3.1 s   1.94 utt/s   2.8 x Speech2Text``. The texts must be the same.
 """
 
 from __future__ import annotations
