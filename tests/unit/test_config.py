@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,23 +10,37 @@ from hypothesis import strategies as st
 
 from recipes.recipe import Recipe
 from systems.config import load_config, parse_yaml
+from systems.contract import REGISTRY, system_class
 from systems.whisper.config import WhisperConfig
 
 CONF = Path(__file__).parents[2] / "recipes" / "conf"
-SYSTEM_CONFIGS = sorted(path for path in CONF.rglob("*.yaml") if path.stem.startswith("whisper"))
-RECIPES = sorted(path for path in CONF.glob("*.yaml") if path not in SYSTEM_CONFIGS)
+# A config's file name begins with its system's, or with its models'.
+PREFIXES = {"whisper": "whisper", "owsm": "owsm", "nemo": "nemo", "parakeet": "nemo"}
+
+
+def system_of(path: Path) -> str | None:
+    return next((PREFIXES[prefix] for prefix in PREFIXES if path.stem.startswith(prefix)), None)
+
+
+def config_of(system: str, path: Path) -> Any:
+    return load_config(system_class(system).config_type, path)
+
+
+SYSTEM_CONFIGS = sorted(path for path in CONF.rglob("*.yaml") if system_of(path))
+RECIPES = sorted(path for path in CONF.glob("*.yaml") if not system_of(path))
 
 
 @pytest.mark.parametrize("path", SYSTEM_CONFIGS, ids=lambda path: str(path.relative_to(CONF)))
 def test_every_system_config_loads(path):
-    assert load_config(WhisperConfig, path).train.max_steps > 0
+    assert config_of(system_of(path), path).train.max_steps > 0
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_names_configs_that_load(path):
     recipe = load_config(Recipe, path)
-    for config in filter(None, (recipe.whisper, recipe.whisper_base)):
-        load_config(WhisperConfig, CONF.parents[1] / config)
+    for system in REGISTRY:
+        for config in (getattr(recipe, system), getattr(recipe, f"{system}_base")):
+            assert not config or config_of(system, CONF.parents[1] / config)
 
 
 @pytest.mark.parametrize(
