@@ -35,6 +35,7 @@ class Recipe(Config, frozen=True):
     nemo: str = ""
     nemo_base: str = ""
     base_set: str = "adults"
+    normalized: bool = False  # the configs train on normalised text; so learn vocabularies of it
     window: int = 4  # encoder window of the tiny base in seconds
 
 

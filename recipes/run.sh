@@ -159,13 +159,15 @@ start_of() {
 }
 
 if in_stage 3 "train"; then
+  normalized=()
+  [ "${recipe[normalized]}" != True ] || normalized=(--normalized)
   for system in $systems; do
     config=${recipe[$system]:-}
     [ -n "$config" ] || die "$conf names no config for system '$system'"
     start=$(start_of "$system")
     if [ -n "$start" ]; then
       step "$system-init" "$exp/$system/init" python -m "recipes.tiny_$system" \
-        --text "$data/base/train.jsonl" "$train" --window "${recipe[window]}" \
+        --text "$data/base/train.jsonl" "$train" "${normalized[@]}" --window "${recipe[window]}" \
         --seed "${recipe[seed]}" --out "$exp/$system/init"
       step "$system-base" "$start" python -m systems.train "$system" \
         --config "${recipe[${system}_base]}" --train "$data/base/train.jsonl" \

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from manifests.jsonl import part_path
 from manifests.meta import write_meta
-from recipes.tiny_whisper import read_texts
+from recipes.texts import read_texts
 
 log = logging.getLogger(__name__)
 
@@ -217,6 +217,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--text", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--normalized", action="store_true", help="as the configs' text says")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--kind", choices=("ctc", "tdt", "rnnt", "hybrid"), default="ctc")
     parser.add_argument("--window", type=int, help="not used: a Conformer has no fixed window")
@@ -230,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
         build(
-            read_texts(args.text),
+            read_texts(args.text, normalized=args.normalized),
             args.out,
             kind=args.kind,
             d_model=args.d_model,

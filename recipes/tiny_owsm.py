@@ -31,6 +31,7 @@ from manifests.audio import SAMPLE_RATE, Samples, load_audio
 from manifests.jsonl import part_path, read_rows
 from manifests.meta import write_meta
 from manifests.rows import Utterance
+from recipes.texts import read_texts
 from systems.owsm.layout import write_layout
 from systems.owsm.toolkit import Family, quiet, task_class
 
@@ -263,16 +264,6 @@ def _statistics(frontend_conf: dict[str, Any], audio: Iterable[Samples]) -> dict
     return {"count": np.array(count), "sum": total, "sum_square": squares}
 
 
-def read_texts(paths: Iterable[Path]) -> Iterator[str]:
-    """Yield the non-empty texts of manifests (``.jsonl``) and plain text files."""
-    for path in paths:
-        if path.suffix == ".jsonl":
-            yield from (row.text for row in read_rows(path, Utterance) if row.text)
-        else:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            yield from (line.strip() for line in lines if line.strip())
-
-
 def read_audio(paths: Iterable[Path]) -> Iterator[Samples]:
     """Yield the samples of the first utterances of manifests."""
     for path in paths:
@@ -289,6 +280,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--text", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--normalized", action="store_true", help="as the configs' text says")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--window", type=float, default=4, help="seconds of audio (default 4)")
     parser.add_argument("--family", choices=("aed", "ctc"), default="aed")
@@ -301,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
         build(
-            read_texts(args.text),
+            read_texts(args.text, normalized=args.normalized),
             args.out,
             window=args.window,
             audio=read_audio(args.text[:1]),

@@ -19,13 +19,13 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manifests.jsonl import part_path, read_rows, write_atomic
+from manifests.jsonl import part_path, write_atomic
 from manifests.meta import write_meta
-from manifests.rows import Utterance
+from recipes.texts import read_texts
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, WhisperTokenizer
@@ -236,16 +236,6 @@ def _save_slow_tokenizer(tokenizer: WhisperTokenizer, out: Path) -> None:
         shutil.copyfile(path, out / "normalizer.json")
 
 
-def read_texts(paths: Iterable[Path]) -> Iterator[str]:
-    """Yield the non-empty texts of manifests (``.jsonl``) and plain text files."""
-    for path in paths:
-        if path.suffix == ".jsonl":
-            yield from (row.text for row in read_rows(path, Utterance) if row.text)
-        else:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            yield from (line.strip() for line in lines if line.strip())
-
-
 def main(argv: list[str] | None = None) -> int:
     """Build from the command line; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -254,6 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--text", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--normalized", action="store_true", help="as the configs' text says")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--window", type=int, default=4, help="seconds of audio (default 4)")
     parser.add_argument("--d-model", type=int, default=128)
@@ -269,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
         disable_progress_bar()
     try:
         build(
-            read_texts(args.text),
+            read_texts(args.text, normalized=args.normalized),
             args.out,
             window=args.window,
             d_model=args.d_model,

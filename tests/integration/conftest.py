@@ -145,7 +145,8 @@ def tiny_owsm_ctc(tmp_path_factory: pytest.TempPathFactory, tone_corpus: Corpus)
 
 
 def _tiny_owsm(folder: Path, corpus: Corpus, family: Literal["aed", "ctc"]) -> Path:
-    from recipes.tiny_owsm import build, read_audio, read_texts
+    from recipes.texts import read_texts
+    from recipes.tiny_owsm import build, read_audio
 
     return build(
         read_texts([corpus.train]),
