@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from manifests.jsonl import write_atomic
 
 SETTINGS = "settings.json"
@@ -19,6 +21,19 @@ def sha256(path: Path) -> str:
     """Return the hex digest of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def settings_of(config: Any, train: Path, dev: Path) -> dict[str, Any]:
+    """Return what decides a training's result; where and how fast it is computed does not."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    for key in ("decode", "device", "base"):
+        values.pop(key, None)
+    for key in ("num_workers", "cache_mb", "report_to", "gradient_checkpointing"):
+        values["train"].pop(key, None)
+    base = Path(config.pretrained).expanduser()
+    if base.exists():  # the same place, however it is written
+        values["pretrained"] = str(base.resolve())
+    return {**values, "train_manifest": sha256(train), "dev_manifest": sha256(dev)}
 
 
 def same_settings(exp: Path, settings: Mapping[str, Any]) -> bool:

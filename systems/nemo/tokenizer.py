@@ -1,10 +1,9 @@
-"""A new SentencePiece vocabulary for a NeMo model, and the texts that a vocabulary cannot spell."""
+"""A new SentencePiece vocabulary for a NeMo model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from manifests.jsonl import write_atomic
 
@@ -43,14 +42,6 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int) -> Path:
     pieces = [line.partition("\t")[0] for line in vocabulary]
     write_atomic(folder / "vocab.txt", "\n".join(_as_wordpieces(pieces)) + "\n")
     return folder
-
-
-def unknown_characters(text: str, tokenizer: Any) -> bool:
-    """Return whether a NeMo tokenizer would write <unk> for a part of ``text``."""
-    unknown = getattr(tokenizer, "unk_id", None)
-    if unknown is None:
-        return False
-    return unknown in tokenizer.text_to_ids(text)
 
 
 def _as_wordpieces(pieces: Iterable[str]) -> list[str]:

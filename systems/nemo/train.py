@@ -22,7 +22,7 @@ from manifests.jsonl import read_rows, write_atomic
 from manifests.rows import Utterance
 from manifests.text import normalize_text
 from systems.device import pick_device, pick_precision
-from systems.experiment import FINAL, publish, same_settings, sha256, write_settings
+from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
 from systems.nemo.checkpoint import (
     ADAPTER,
     MODEL,
@@ -51,7 +51,7 @@ def train(config: NemoConfig, train: Path, dev: Path, exp: Path) -> Path:
     process calls this; the first alone writes.
     """
     exp, final = Path(exp), Path(exp) / FINAL
-    settings = _settings(config, train, dev)
+    settings = settings_of(config, train, dev)
     if same_settings(exp, settings) and final.exists():
         log.info("%s is complete", final)
         return final
@@ -215,16 +215,3 @@ def _hear(model: Any, config: NemoConfig) -> Any:
         return [one[0].hypothesis.text for one in found]
 
     return hear
-
-
-def _settings(config: NemoConfig, train: Path, dev: Path) -> dict[str, Any]:
-    """Return what decides the result; where and how fast it is computed does not."""
-    values: dict[str, Any] = msgspec.to_builtins(config)
-    for key in ("decode", "device", "base"):
-        del values[key]
-    for key in ("num_workers", "cache_mb", "report_to"):
-        del values["train"][key]
-    base = Path(config.pretrained).expanduser()
-    if base.exists():  # the same place, however it is written
-        values["pretrained"] = str(base.resolve())
-    return {**values, "train_manifest": sha256(train), "dev_manifest": sha256(dev)}

@@ -17,7 +17,7 @@ from manifests.balance import weights_of_ages
 from manifests.jsonl import write_atomic
 from scoring.metric import count_word_errors
 from systems.device import pick_device, pick_precision
-from systems.experiment import FINAL, publish, same_settings, sha256, write_settings
+from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
 from systems.hf_trainer import (
     AsrTrainer,
     Batch,
@@ -50,7 +50,7 @@ def train(config: OwsmConfig, train: Path, dev: Path, exp: Path) -> Path:
     process calls this; the first alone writes.
     """
     exp, final = Path(exp), Path(exp) / FINAL
-    settings = _settings(config, train, dev)
+    settings = settings_of(config, train, dev)
     begun = same_settings(exp, settings)
     if begun and final.exists():
         log.info("%s is complete", final)
@@ -229,19 +229,6 @@ def save(trained: Trained, owsm: Owsm, config: OwsmConfig, folder: Path) -> None
     write_layout(folder, arguments, weights, owsm.layout.root)
     record = {"system": "owsm", "base": config.pretrained, "config": msgspec.to_builtins(config)}
     write_atomic(folder / "system.json", json.dumps(record, indent=1) + "\n")
-
-
-def _settings(config: OwsmConfig, train: Path, dev: Path) -> dict[str, Any]:
-    """Return what decides the result; where and how fast it is computed does not."""
-    values: dict[str, Any] = msgspec.to_builtins(config)
-    for key in ("decode", "device"):
-        del values[key]
-    for key in ("num_workers", "cache_mb", "report_to", "gradient_checkpointing"):
-        del values["train"][key]
-    base = Path(config.pretrained).expanduser()
-    if base.exists():  # the same folder, however it is written
-        values["pretrained"] = str(base.resolve())
-    return {**values, "train_manifest": sha256(train), "dev_manifest": sha256(dev)}
 
 
 def _examples(config: OwsmConfig, owsm: Owsm, train: Path, dev: Path) -> tuple[Examples, Examples]:

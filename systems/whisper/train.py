@@ -25,7 +25,7 @@ from manifests.balance import weights_of_ages
 from manifests.jsonl import write_atomic
 from scoring.metric import count_word_errors
 from systems.device import pick_device, pick_precision
-from systems.experiment import FINAL, publish, same_settings, sha256, write_settings
+from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
 from systems.hf_config import TrainConfig
 from systems.hf_trainer import (
     AsrTrainer,
@@ -52,7 +52,7 @@ def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
     process calls this; the first alone writes.
     """
     exp, final = Path(exp), Path(exp) / FINAL
-    settings = _settings(config, train, dev)
+    settings = settings_of(config, train, dev)
     begun = same_settings(exp, settings)
     if begun and final.exists():
         log.info("%s is complete", final)
@@ -185,19 +185,6 @@ def save(
     model.generation_config.save_pretrained(folder)
     save_processor(processor, folder)
     write_record(folder, config.pretrained, window_of(model), msgspec.to_builtins(config), final)
-
-
-def _settings(config: WhisperConfig, train: Path, dev: Path) -> dict[str, Any]:
-    """Return what decides the result; where and how fast it is computed does not."""
-    values: dict[str, Any] = msgspec.to_builtins(config)
-    for key in ("decode", "device", "base"):
-        del values[key]
-    for key in ("num_workers", "cache_mb", "report_to", "gradient_checkpointing"):
-        del values["train"][key]
-    base = Path(config.pretrained).expanduser()
-    if base.is_dir():  # the same folder, however it is written
-        values["pretrained"] = str(base.resolve())
-    return {**values, "train_manifest": sha256(train), "dev_manifest": sha256(dev)}
 
 
 def _examples(
