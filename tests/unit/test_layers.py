@@ -13,7 +13,8 @@ MAY_IMPORT = {
     "lm": {"manifests"},
     "scoring": {"manifests"},
     "systems": {"manifests", "lm", "scoring"},
-    "recipes": {"manifests", "lm", "scoring", "systems"},
+    "fusion": {"manifests", "lm", "scoring"},
+    "recipes": {"manifests", "lm", "scoring", "systems", "fusion"},
 }
 HEAVY = ("torch", "transformers", "peft", "scipy", "jiwer")
 

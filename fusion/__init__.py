@@ -1,0 +1,1 @@
+"""Many hypothesis files into one: ROVER, selection, MBR, calibration, tuning."""
