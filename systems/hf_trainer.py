@@ -23,8 +23,8 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState, TrainerState
 
+from manifests.device import Device, Precision
 from manifests.progress import bars_wanted
-from systems.device import Device, Precision
 from systems.examples import ManifestExamples
 from systems.hf_config import TrainConfig
 

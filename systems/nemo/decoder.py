@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from manifests import Seconds
+from manifests.device import pick_device, pick_precision
 from systems.ctc import CtcDecoder
-from systems.device import pick_device, pick_precision
 from systems.guard import Window
 from systems.nemo.checkpoint import has_ctc, has_transducer, load_model
 from systems.nemo.config import NemoConfig

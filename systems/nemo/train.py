@@ -18,10 +18,10 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from manifests.balance import weights_of_ages
+from manifests.device import pick_device, pick_precision
 from manifests.jsonl import read_rows, write_atomic
 from manifests.rows import Utterance
 from manifests.text import normalize_text
-from systems.device import pick_device, pick_precision
 from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
 from systems.nemo.checkpoint import (
     ADAPTER,

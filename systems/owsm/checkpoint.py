@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from manifests.device import Device, Precision
 from manifests.rows import Seconds
-from systems.device import Device, Precision
 from systems.owsm.layout import Layout, find_layout
 from systems.owsm.toolkit import Family, quiet, task_class
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manifests import Seconds
-from systems.device import pick_device, pick_precision
+from manifests.device import pick_device, pick_precision
 from systems.guard import Window
 from systems.owsm.cached_decoder import CachedDecoder, Floats
 from systems.owsm.checkpoint import Owsm, is_special, load_owsm

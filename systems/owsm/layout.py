@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from systems.hub import hub_folder
+from manifests.hub import hub_folder
 
 META = "meta.yaml"
 _NAME = "exp/owsm"

@@ -14,9 +14,9 @@ import torch
 from transformers import EvalPrediction, set_seed
 
 from manifests.balance import weights_of_ages
+from manifests.device import pick_device, pick_precision
 from manifests.jsonl import write_atomic
 from scoring.metric import count_word_errors
-from systems.device import pick_device, pick_precision
 from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
 from systems.hf_trainer import (
     AsrTrainer,

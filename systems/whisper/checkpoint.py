@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from manifests.device import Device, Precision
+from manifests.hub import model_folder
 from manifests.jsonl import write_atomic
 from manifests.rows import Seconds
 from systems.config import Config
-from systems.device import Device, Precision
-from systems.hub import model_folder
 from systems.whisper.generation import generation_config
 from systems.whisper.window import shorten
 

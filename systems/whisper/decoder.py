@@ -38,7 +38,7 @@ class WhisperDecoder:
     """
 
     def __init__(self, config: WhisperConfig, checkpoint: str, lm: Path | None = None) -> None:
-        from systems.device import pick_device, pick_precision
+        from manifests.device import pick_device, pick_precision
         from systems.whisper.attention import share_cross_attention
         from systems.whisper.checkpoint import load_model
         from systems.whisper.window import window_of

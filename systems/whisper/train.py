@@ -22,9 +22,9 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from manifests.balance import weights_of_ages
+from manifests.device import pick_device, pick_precision
 from manifests.jsonl import write_atomic
 from scoring.metric import count_word_errors
-from systems.device import pick_device, pick_precision
 from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
 from systems.hf_config import TrainConfig
 from systems.hf_trainer import (

@@ -13,8 +13,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from manifests.device import pick_device, pick_precision
 from manifests.rows import Utterance
-from systems.device import pick_device, pick_precision
 from systems.hf_trainer import EpochSampler, last_checkpoint
 from systems.whisper.checkpoint import load_model, quiet_peft, write_record
 from systems.whisper.data import Tokens
