@@ -1,0 +1,112 @@
+"""Curves that turn what a recogniser says of itself into a probability, and how good that is.
+
+Two kinds, both rising and both a few numbers that can be read in a file: Platt's logistic curve
+(Platt, 1999) on the log-odds of the confidence, and isotonic steps (Zadrozny and Elkan, KDD
+2002).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+CurveKind = Literal["logistic", "isotonic"]
+CURVE_KINDS: tuple[CurveKind, ...] = ("logistic", "isotonic")
+
+_EDGE = 1e-4  # confidences nearer to 0 or 1 are not told apart: most are rounded to 4 digits
+_BINS = 10
+
+
+class Logistic(msgspec.Struct, frozen=True, tag="logistic", tag_field="kind"):
+    """p = 1 / (1 + exp(-(slope * log_odds(x) + intercept)))."""
+
+    slope: float
+    intercept: float
+
+    def __call__(self, x: Floats) -> Floats:
+        return _sigmoid(self.slope * _log_odds(x) + self.intercept)
+
+
+class Isotonic(msgspec.Struct, frozen=True, tag="isotonic", tag_field="kind"):
+    """Straight lines between the points (``x``, ``y``), both rising; level outside them."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def __call__(self, x: Floats) -> Floats:
+        return np.interp(x, self.x, self.y)
+
+
+Curve = Logistic | Isotonic
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """How well probabilities foretell what happens; lower is better."""
+
+    ece: float  # expected calibration error over ten equal bins (Guo et al., ICML 2017)
+    brier: float  # mean squared error
+
+
+def quality(p: Floats, right: Floats) -> Quality:
+    """Return the quality of probabilities ``p`` (n,) of events ``right`` (n,), each 0 or 1."""
+    at = np.minimum((p * _BINS).astype(np.int64), _BINS - 1)
+    gaps = np.bincount(at, weights=p - right, minlength=_BINS)
+    return Quality(ece=float(np.abs(gaps).sum() / len(p)), brier=float(np.mean((p - right) ** 2)))
+
+
+def fit_curve(kind: CurveKind, x: Floats, y: Floats, weight: Floats | None = None) -> Curve:
+    """Fit a curve to ``x`` in [0, 1] and ``y`` in [0, 1], both (n,), n > 0."""
+    weight = np.ones(len(x)) if weight is None else weight
+    return (_fit_logistic if kind == "logistic" else _fit_isotonic)(x, y, weight)
+
+
+def _fit_logistic(x: Floats, y: Floats, weight: Floats) -> Logistic:
+    from scipy.optimize import minimize
+
+    odds = _log_odds(x)
+
+    def loss(theta: Floats) -> tuple[float, Any]:
+        z = theta[0] * odds + theta[1]
+        p = _sigmoid(z)
+        # One word's worth of prior keeps a curve finite where everything is right: p = x.
+        away = theta - (1.0, 0.0)
+        value = weight @ (np.logaddexp(0.0, z) - y * z) + 0.5 * away @ away
+        slope = weight * (p - y)
+        return float(value), np.array([slope @ odds, slope.sum()]) + away
+
+    found = minimize(loss, (1.0, 0.0), jac=True, bounds=[(0.0, None), (None, None)])
+    return Logistic(slope=float(found.x[0]), intercept=float(found.x[1]))
+
+
+def _fit_isotonic(x: Floats, y: Floats, weight: Floats) -> Isotonic:
+    from scipy.optimize import isotonic_regression
+
+    points, place = np.unique(x, return_inverse=True)
+    mass = np.bincount(place, weights=weight)
+    mean = np.bincount(place, weights=weight * y) / np.maximum(mass, 1e-12)
+    found = isotonic_regression(mean, weights=np.maximum(mass, 1e-12))
+    first, last = found.blocks[:-1], found.blocks[1:] - 1
+    # One word at the overall rate in each step: a step of three words all right is not certain.
+    held = np.add.reduceat(mass, first)
+    overall = float(weight @ y / weight.sum())
+    level = np.maximum.accumulate((held * found.x[first] + overall) / (held + 1))
+    xs = np.stack([points[first], points[last]], axis=1).ravel()
+    ys = np.repeat(level, 2)
+    keep = np.r_[True, np.diff(xs) > 0]
+    return Isotonic(x=tuple(xs[keep].tolist()), y=tuple(ys[keep].tolist()))
+
+
+def _log_odds(x: Floats) -> Floats:
+    x = np.clip(x, _EDGE, 1 - _EDGE)
+    return np.log(x) - np.log1p(-x)
+
+
+def _sigmoid(z: Floats) -> Floats:
+    return np.exp(-np.logaddexp(0.0, -z))
