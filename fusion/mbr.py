@@ -1,0 +1,234 @@
+"""Minimum Bayes risk: of all texts that any member proposes, the one with the fewest errors
+to be expected.
+
+    python -m fusion.mbr exp/hyp/test/whisper.jsonl exp/hyp/test/nemo.jsonl --out F.jsonl \\
+        --temperatures 1.5 4 --weights 1 0.5
+
+reads one hypothesis file for each member and writes one row for each utterance, all candidates,
+least risk first; ``score`` is ln of the probability that the members give a text together::
+
+    {"utt_id":"a-1","system":"mbr","hyps":[{"text":"He goed.","score":-0.22},...]}
+
+Each member's n-best list becomes a distribution, softmax(score / temperature): scores of
+different systems mean different things, so each member has its own temperature. Where a list has
+scores of a language model, score is score + alpha * lm_score + beta * words. The members'
+distributions are mixed by their weights, and errors are counted on normalised words, as the
+scorer counts them (Goel and Byrne, Computer Speech and Language 2000; Xu et al., same journal
+2011, for the relation to ROVER).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from fusion.candidates import NO_HYPOTHESIS, Candidates, batches
+from fusion.pool import Ballot, read_pool
+from manifests import Hypothesis, NBest, RowWriter
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+log = logging.getLogger(__name__)
+
+SYSTEM = "mbr"
+NO_VOTE = "no member has a result"
+_DIGITS = 5  # what the order of the members may change is far smaller; it must not decide
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the members' lists become one distribution. Without temperatures or weights: all 1."""
+
+    temperatures: tuple[float, ...] = ()  # of each member, > 0; large = all hypotheses alike
+    weights: tuple[float, ...] = ()  # of each member, >= 0
+    loss: Literal["errors", "rate"] = "errors"  # expected word errors, or per word of the truth
+    hypotheses: int = 0  # read of each list; 0 = all
+    alpha: float = 0.0  # of lm_score, where a list has it
+    beta: float = 0.0  # added per word, where a list has lm_score
+
+
+def check_settings(settings: Settings, members: int) -> None:
+    """Raise ValueError unless the settings fit this many members."""
+    for name in ("temperatures", "weights"):
+        values: tuple[float, ...] = getattr(settings, name)
+        if values and len(values) != members:
+            raise ValueError(f"{name}: {len(values)} values, must be one for each of {members}")
+        if not all(math.isfinite(value) and value >= 0 for value in values):
+            raise ValueError(f"{name}: {values}, must be finite and not negative")
+    if not all(settings.temperatures):
+        raise ValueError(f"temperatures: {settings.temperatures}, must be > 0")
+    if settings.weights and not any(settings.weights):
+        raise ValueError("weights: all are 0, at least one member must count")
+
+
+def mbr(ballots: Iterable[Ballot], settings: Settings) -> Iterator[NBest]:
+    """Yield one row for each ballot, in order; a ballot without votes is a failed row.
+
+    A member that did not vote leaves its weight to the others. ValueError when settings don't
+    fit the members.
+    """
+    checked = False
+    for candidates in batches(ballots, settings.hypotheses):
+        if not checked:
+            check_settings(settings, candidates.place.shape[1])
+            checked = True
+        each = list_posteriors(candidates, settings)
+        total = mix(candidates, each, settings)
+        risk = expected_errors(candidates, total, settings)
+        for b in range(len(candidates)):
+            yield _row(candidates, b, each[b], total[b], risk[b])
+
+
+def list_posteriors(candidates: Candidates, settings: Settings) -> Floats:
+    """Return each member's probability of its hypotheses, (B, M, H); they sum to 1 in a list.
+
+    A list in which a score is missing counts by its first hypothesis alone: its order is all
+    that is known.
+    """
+    import numpy as np
+
+    members = candidates.place.shape[1]
+    heard = candidates.place != NO_HYPOTHESIS
+    score = candidates.score
+    if settings.alpha or settings.beta:
+        words = np.take_along_axis(
+            candidates.length, np.maximum(candidates.place, 0).reshape(len(score), -1), axis=1
+        ).reshape(score.shape)
+        has_lm = np.all(~heard | ~np.isnan(candidates.lm_score), axis=2, keepdims=True)
+        bonus = settings.alpha * np.nan_to_num(candidates.lm_score) + settings.beta * words
+        score = score + np.where(has_lm & heard, bonus, 0.0)
+    temperatures = np.array(settings.temperatures or (1.0,) * members)
+    scored = np.all(~heard | ~np.isnan(score), axis=2, keepdims=True)
+    first = np.zeros(score.shape)
+    first[:, :, 1:] = -np.inf
+    ln = np.where(heard, np.where(scored, score / temperatures[:, None], first), -np.inf)
+    peak = ln.max(axis=2, keepdims=True)
+    likelihood = np.exp(ln - np.where(np.isfinite(peak), peak, 0.0))
+    total = likelihood.sum(axis=2, keepdims=True)
+    return np.asarray(likelihood / np.where(total > 0, total, 1.0))
+
+
+def mix(candidates: Candidates, each: Floats, settings: Settings) -> Floats:
+    """Return the probability of each text, (B, K): ``each`` member's lists, mixed by weight.
+
+    Where only members of weight 0 have voted, they count alike. All 0 without any vote.
+    """
+    import numpy as np
+
+    ballots, members, _ = each.shape
+    weights = np.array(settings.weights or (1.0,) * members)
+    widest = candidates.length.shape[1]
+    cell = np.arange(ballots)[:, None, None] * widest + np.maximum(candidates.place, 0)
+    share = each * weights[:, None]  # 0 where there is no hypothesis
+    share = np.where(share.any(axis=(1, 2), keepdims=True), share, each)
+    mass = np.bincount(cell.ravel(), share.ravel(), ballots * widest).reshape(ballots, widest)
+    total = mass.sum(axis=1, keepdims=True)
+    return np.asarray(mass / np.where(total > 0, total, 1.0))
+
+
+def expected_errors(candidates: Candidates, probability: Floats, settings: Settings) -> Floats:
+    """Return the risk of each text, (B, K); infinite for what no member that counts proposes."""
+    import numpy as np
+
+    truth = probability
+    if settings.loss == "rate":
+        truth = probability / np.maximum(candidates.length, 1)
+    risk = np.matmul(candidates.distance, truth.astype(np.float32)[:, :, None])[:, :, 0]
+    return np.where(probability > 0, risk, np.inf)
+
+
+def decide(risk: Floats, probability: Floats) -> NDArray[np.int64]:
+    """Return the text of least risk of each ballot, (B,); of equals the more probable."""
+    import numpy as np
+
+    coarse = np.round(risk, _DIGITS)
+    best = coarse == coarse.min(axis=1, keepdims=True)
+    return np.asarray(np.where(best, np.round(probability, _DIGITS), -1.0).argmax(axis=1))
+
+
+def _row(candidates: Candidates, b: int, each: Floats, total: Floats, risk: Floats) -> NBest:
+    """Return the candidates of one ballot as a row: those with any probability, by risk."""
+    ballot, known = candidates.ballots[b], candidates.texts[b]
+    order = sorted(
+        (k for k in range(len(known)) if total[k]),
+        key=lambda k: (round(float(risk[k]), _DIGITS), -round(float(total[k]), _DIGITS), k),
+    )
+    if not order:
+        failed = (Hypothesis(text=""),)
+        return NBest(utt_id=ballot.utt_id, system=SYSTEM, hyps=failed, error=NO_VOTE)
+    written = _as_written(candidates, b, each)
+    hyps = tuple(
+        msgspec.structs.replace(written[k], score=math.log(total[k]), lm_score=None) for k in order
+    )
+    return NBest(utt_id=ballot.utt_id, system=SYSTEM, hyps=hyps)
+
+
+def _as_written(candidates: Candidates, b: int, each: Floats) -> dict[int, Hypothesis]:
+    """Return the hypothesis that stands for each text: the most probable way to write it."""
+    votes: dict[int, dict[str, list[tuple[float, Hypothesis]]]] = {}
+    for member, row in candidates.ballots[b].votes:
+        for h, hyp in enumerate(row.hyps[: each.shape[1]]):
+            k = int(candidates.place[b, member, h])
+            if k != NO_HYPOTHESIS:
+                ways = votes.setdefault(k, {})
+                ways.setdefault(hyp.text, []).append((float(each[member, h]), hyp))
+    chosen = {}
+    for k, ways in votes.items():
+        # fsum: the same whatever the order of the members
+        _, text = max(
+            (math.fsum(share for share, _ in found), text) for text, found in ways.items()
+        )
+        chosen[k] = max(ways[text], key=lambda found: (found[0], found[1].words is not None))[1]
+    return chosen
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fusion.mbr",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("hypotheses", type=Path, nargs="+", metavar="H.jsonl")
+    parser.add_argument("--out", type=Path, required=True, metavar="F.jsonl")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=(), metavar="T")
+    parser.add_argument("--weights", type=float, nargs="+", default=(), metavar="W")
+    parser.add_argument("--loss", choices=("errors", "rate"), default="errors")
+    parser.add_argument("--nbest", dest="hypotheses_read", type=int, default=0, metavar="N")
+    parser.add_argument("--alpha", type=float, default=0.0, help="weight of lm_score")
+    parser.add_argument("--beta", type=float, default=0.0, help="added per word with lm_score")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    settings = Settings(
+        temperatures=tuple(args.temperatures),
+        weights=tuple(args.weights),
+        loss=args.loss,
+        hypotheses=args.hypotheses_read,
+        alpha=args.alpha,
+        beta=args.beta,
+    )
+    try:
+        check_settings(settings, len(args.hypotheses))
+        made = {"members": args.hypotheses, "settings": msgspec.to_builtins(settings)}
+        with RowWriter(args.out, meta=made) as writer:
+            for row in mbr(read_pool(args.hypotheses), settings):
+                writer.write(row)
+    except (OSError, ValueError) as error:
+        print(f"fusion.mbr: {error}", file=sys.stderr)
+        return 1
+    log.info("wrote %s", args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
