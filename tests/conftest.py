@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,29 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+_EXIT_SECONDS = 60
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Let no library's exit handler keep a finished session alive for ever.
+
+    Services that a toolkit starts (W&B's, for one) are waited for without limit when Python
+    ends. What hangs is printed, and the tests' own result stands.
+    """
+
+    def leave() -> None:
+        print(f"still alive {_EXIT_SECONDS} s after the last test:", file=sys.__stderr__)
+        faulthandler.dump_traceback(sys.__stderr__)
+        os._exit(exitstatus)
+
+    timer = threading.Timer(_EXIT_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
+    # Where Python no longer runs threads only this one wakes up; it ends with status 1.
+    faulthandler.dump_traceback_later(2 * _EXIT_SECONDS, exit=True, file=sys.__stderr__)
+
 
 REPO = Path(__file__).resolve().parent.parent
 
