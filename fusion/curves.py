@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import numpy as np
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -22,6 +22,7 @@ CURVE_KINDS: tuple[CurveKind, ...] = ("logistic", "isotonic")
 
 _EDGE = 1e-4  # confidences nearer to 0 or 1 are not told apart: most are rounded to 4 digits
 _BINS = 10
+_DIGITS = 6
 
 
 class Logistic(msgspec.Struct, frozen=True, tag="logistic", tag_field="kind"):
@@ -41,10 +42,13 @@ class Isotonic(msgspec.Struct, frozen=True, tag="isotonic", tag_field="kind"):
     y: tuple[float, ...]
 
     def __call__(self, x: Floats) -> Floats:
-        return np.interp(x, self.x, self.y)
+        import numpy as np
+
+        return np.asarray(np.interp(x, self.x, self.y))
 
 
 Curve = Logistic | Isotonic
+AS_GIVEN = Logistic(slope=1.0, intercept=0.0)
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +60,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 def quality(p: Floats, right: Floats) -> Quality:
     """Return the quality of probabilities ``p`` (n,) of events ``right`` (n,), each 0 or 1."""
+    import numpy as np
+
     at = np.minimum((p * _BINS).astype(np.int64), _BINS - 1)
     gaps = np.bincount(at, weights=p - right, minlength=_BINS)
     return Quality(ece=float(np.abs(gaps).sum() / len(p)), brier=float(np.mean((p - right) ** 2)))
@@ -63,11 +69,14 @@ def quality(p: Floats, right: Floats) -> Quality:
 
 def fit_curve(kind: CurveKind, x: Floats, y: Floats, weight: Floats | None = None) -> Curve:
     """Fit a curve to ``x`` in [0, 1] and ``y`` in [0, 1], both (n,), n > 0."""
+    import numpy as np
+
     weight = np.ones(len(x)) if weight is None else weight
     return (_fit_logistic if kind == "logistic" else _fit_isotonic)(x, y, weight)
 
 
 def _fit_logistic(x: Floats, y: Floats, weight: Floats) -> Logistic:
+    import numpy as np
     from scipy.optimize import minimize
 
     odds = _log_odds(x)
@@ -75,17 +84,19 @@ def _fit_logistic(x: Floats, y: Floats, weight: Floats) -> Logistic:
     def loss(theta: Floats) -> tuple[float, Any]:
         z = theta[0] * odds + theta[1]
         p = _sigmoid(z)
-        # One word's worth of prior keeps a curve finite where everything is right: p = x.
+        # A weak pull towards p = x keeps the curve finite where everything is right.
         away = theta - (1.0, 0.0)
         value = weight @ (np.logaddexp(0.0, z) - y * z) + 0.5 * away @ away
         slope = weight * (p - y)
         return float(value), np.array([slope @ odds, slope.sum()]) + away
 
     found = minimize(loss, (1.0, 0.0), jac=True, bounds=[(0.0, None), (None, None)])
-    return Logistic(slope=float(found.x[0]), intercept=float(found.x[1]))
+    slope, intercept = (round(float(value), _DIGITS) for value in found.x)
+    return Logistic(slope=slope, intercept=intercept)
 
 
 def _fit_isotonic(x: Floats, y: Floats, weight: Floats) -> Isotonic:
+    import numpy as np
     from scipy.optimize import isotonic_regression
 
     points, place = np.unique(x, return_inverse=True)
@@ -100,13 +111,17 @@ def _fit_isotonic(x: Floats, y: Floats, weight: Floats) -> Isotonic:
     xs = np.stack([points[first], points[last]], axis=1).ravel()
     ys = np.repeat(level, 2)
     keep = np.r_[True, np.diff(xs) > 0]
-    return Isotonic(x=tuple(xs[keep].tolist()), y=tuple(ys[keep].tolist()))
+    return Isotonic(x=tuple(xs[keep].tolist()), y=tuple(ys[keep].round(_DIGITS).tolist()))
 
 
 def _log_odds(x: Floats) -> Floats:
+    import numpy as np
+
     x = np.clip(x, _EDGE, 1 - _EDGE)
     return np.log(x) - np.log1p(-x)
 
 
 def _sigmoid(z: Floats) -> Floats:
+    import numpy as np
+
     return np.exp(-np.logaddexp(0.0, -z))

@@ -8,12 +8,15 @@ combined by what was fitted on the others, and no child is in two parts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from fusion.pool import Ballot
+from fusion.pool import Ballot, member_names, read_pool
 from manifests import NBest, Utterance
+from scoring.metric import check_ids
+from scoring.pairs import read_references
 
 FOLDS = 5
 
@@ -35,6 +38,19 @@ class Method(Protocol):
     def fit(self, ballots: Sequence[Ballot], references: References) -> Fitted:
         """Learn from ballots that all have a reference."""
         ...
+
+
+def read_dev(
+    paths: Sequence[Path], manifest: Path
+) -> tuple[list[str], list[Ballot], dict[str, Utterance]]:
+    """Return the members' names, their ballots and the references, all that fitting needs.
+
+    ValueError when an utterance has no reference text, or no member knows it.
+    """
+    references = {row.utt_id: row for row in read_references(manifest)}
+    ballots = list(read_pool(paths))
+    check_ids(references, [ballot.utt_id for ballot in ballots], f"{manifest} and its hypotheses")
+    return member_names(paths), ballots, references
 
 
 def held_out(

@@ -1,0 +1,103 @@
+"""What was right in a hypothesis, word by word, as the scorer counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from manifests import Hypothesis, Word
+from scoring.counts import edits
+from scoring.normalize import normalize_english
+
+if TYPE_CHECKING:
+    from fusion.curves import Floats
+
+
+def words_of(hyp: Hypothesis) -> Sequence[Word]:
+    """Return a hypothesis' words; those of its text where the recogniser gave none."""
+    return [Word(text=text) for text in hyp.text.split()] if hyp.words is None else hyp.words
+
+
+def confidences(words: Iterable[Word]) -> Floats:
+    """Return the words' confidences, NaN where there is none."""
+    import numpy as np
+
+    return np.array(
+        [np.nan if word.confidence is None else word.confidence for word in words],
+        dtype=np.float64,
+    )
+
+
+def words_right(hyp: Hypothesis, truth: Sequence[str]) -> list[bool | None]:
+    """Tell of each word whether it is right; None for a word that the scorer ignores ("um").
+
+    ``truth`` is normalised. Words that the scorer joins ("one two" is "12") stand or fall
+    together.
+
+    >>> words_right(Hypothesis(text="um he goes forty two"), ["he", "goed", "42"])
+    [None, True, False, True, True]
+    """
+    words = words_of(hyp)
+    alone = [normalize_english(word.text).split() for word in words]
+    together = normalize_english(hyp.text).split()
+    wrong = {at for kind, _, at in edits(truth, together) if kind != "delete"}
+    right = [at not in wrong for at in range(len(together))]
+    parts = [part for parts in alone for part in parts]
+    owner = [w for w, parts in enumerate(alone) for _ in parts]
+    verdict: list[bool | None] = [None] * len(words)
+    for begin, end, low, high in _blocks(parts, together):
+        correct = all(right[low:high]) if high > low else None
+        for w in owner[begin:end]:
+            if correct is not None:
+                verdict[w] = correct and verdict[w] is not False
+    return verdict
+
+
+def _blocks(parts: Sequence[str], together: Sequence[str]) -> list[tuple[int, int, int, int]]:
+    """Return the least pieces of ``parts`` and of ``together`` that say the same."""
+    if parts == together:
+        return [(i, i + 1, i, i + 1) for i in range(len(parts))]
+    from rapidfuzz.distance import Levenshtein
+
+    blocks: list[tuple[int, int, int, int]] = []
+    open_block = False
+    for op in Levenshtein.opcodes(parts, together):
+        if op.tag == "equal":
+            shift = op.dest_start - op.src_start
+            blocks += [
+                (i, i + 1, i + shift, i + shift + 1) for i in range(op.src_start, op.src_end)
+            ]
+        elif open_block:
+            begin, _, low, _ = blocks.pop()
+            blocks.append((begin, op.src_end, low, op.dest_end))
+        else:
+            blocks.append((op.src_start, op.src_end, op.dest_start, op.dest_end))
+        open_block = op.tag != "equal"
+    return blocks
+
+
+def count_nulls(
+    heard: Sequence[Sequence[Hypothesis | None]], truths: Sequence[Sequence[str]], members: int
+) -> tuple[Floats, Floats]:
+    """Count for each member the words that another has and it has not, and how many are wrong.
+
+    A word is wrong there when no word was said: an insertion. Where it stands for another word
+    that was said (a substitution), leaving it out would be an error too.
+    """
+    import numpy as np
+
+    slots, right = np.zeros(members), np.zeros(members)
+    for best, truth in zip(heard, truths, strict=True):
+        texts = [None if hyp is None else normalize_english(hyp.text).split() for hyp in best]
+        if all(text == texts[0] for text in texts):
+            continue
+        for other in texts:
+            if other is None:
+                continue
+            inserted = {at for kind, _, at in edits(truth, other) if kind == "insert"}
+            for m, mine in enumerate(texts):
+                if mine is not None and mine != other:
+                    missing = [at for kind, at, _ in edits(other, mine) if kind == "delete"]
+                    slots[m] += len(missing)
+                    right[m] += sum(at in inserted for at in missing)
+    return slots, right
