@@ -108,6 +108,10 @@ class NGram:
         state, score = self.score_words(self._begin, words_of(text))
         return score + self.score_end(state)
 
+    def score_texts(self, texts: Sequence[str]) -> list[LogProb]:
+        """Return ln P of each text; see `score_text`."""
+        return [self.score_text(text) for text in texts]
+
     def in_vocabulary(self, word: str) -> bool:
         """Tell whether every word that ``word`` normalises to is known, and there is one."""
         words = words_of(word)

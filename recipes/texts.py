@@ -1,7 +1,8 @@
-"""The texts that the tiny models' vocabularies are learned from."""
+"""The texts that the tiny models learn their vocabularies from, and byte-level BPE of them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,3 +25,23 @@ def read_texts(paths: Iterable[Path], *, normalized: bool = False) -> Iterator[s
         for text in texts:
             if text := normalize_text(text) if normalized else text.strip():
                 yield text
+
+
+def learn_bpe(texts: Iterable[str], merges: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return GPT-2's kind of vocabulary: 256 bytes and at most ``merges`` learned tokens.
+
+    Also the merges themselves, in order. The same texts give the same vocabulary.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + merges,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    learned = json.loads(bpe.to_str())["model"]
+    return learned["vocab"], [(left, right) for left, right in learned["merges"]]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.jsonl import part_path, write_atomic
 from manifests.meta import write_meta
-from recipes.texts import read_texts
+from recipes.texts import learn_bpe, read_texts
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, WhisperTokenizer
@@ -110,28 +110,18 @@ def build(
 
 def _tokenizer(texts: Iterable[str], merges: int) -> WhisperTokenizer:
     """Return a byte-level BPE tokenizer with Whisper's special tokens in the published order."""
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken
     from transformers import WhisperTokenizer
 
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=256 + merges,
-        min_frequency=2,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     # Whisper's targets begin with a space, so that the first word is spelled like the others.
-    bpe.train_from_iterator((" " + text for text in texts), trainer)
-    learned = json.loads(bpe.to_str())["model"]
-    vocab: dict[str, int] = learned["vocab"]
+    vocab, learned = learn_bpe((" " + text for text in texts), merges)
     # The published multilingual vocabularies hold an empty token before <|endoftext|>;
     # CTranslate2 tells multilingual models by it.
     vocab[""] = len(vocab)
     vocab[END_OF_TEXT] = len(vocab)
     tokenizer = WhisperTokenizer(
         vocab=vocab,
-        merges=[tuple(pair) for pair in learned["merges"]],
+        merges=learned,
         pad_token=END_OF_TEXT,  # without it, padding a batch raises
     )
     # Only extra_special_tokens enter all_special_ids, after which the timestamps must follow.

@@ -1,0 +1,45 @@
+"""Any language model that can judge a text: what all of them do, opened by folder or hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+from lm.ngram import BINARY, NGram
+from manifests import LogProb
+
+_KENLM_FILES = (".arpa", ".binary", ".bin", ".klm")
+
+
+class LanguageModel(Protocol):
+    """Scores whole texts, one utterance each."""
+
+    def score_texts(self, texts: Sequence[str]) -> list[LogProb]:
+        """Return ln P of each text, sentence begin and end included, in the given order."""
+        ...
+
+
+class CausalOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Hugging Face model needs to be told; an n-gram needs nothing."""
+
+    text: Literal["normalized", "raw"] = "normalized"  # as it is asked, see `lm.causal`
+    begin: str | None = None  # the token before every text; None = the tokeniser's bos
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def open_lm(place: str | Path, causal: CausalOptions | None = None) -> LanguageModel:
+    """Return the language model of a folder, a KenLM file or a hub id.
+
+    A folder with ``lm.binary`` is an n-gram, any other a Hugging Face causal LM, which
+    ``causal`` is for. ValueError or OSError says what is wrong with it.
+    """
+    path = Path(place).expanduser()
+    if (path / BINARY).is_file() or path.suffix in _KENLM_FILES:
+        return NGram(path)
+    from lm.causal import CausalLm
+
+    return CausalLm(place, causal or CausalOptions())
