@@ -24,10 +24,15 @@ References = Mapping[str, Utterance]
 """Utterances by ``utt_id``; with texts where something is fitted."""
 
 
+NO_MANIFEST: References = {}
+
+
 class Fitted(Protocol):
     """What was learned on dev."""
 
-    def apply(self, ballots: Iterable[Ballot], manifest: References = ...) -> Iterator[NBest]:
+    def apply(
+        self, ballots: Iterable[Ballot], manifest: References = NO_MANIFEST
+    ) -> Iterator[NBest]:
         """Yield one row per ballot, in order; ``manifest`` may add age and duration."""
         ...
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests import NBest, read_nbest
+from manifests import Hypothesis, NBest, read_nbest
+
+NO_VOTE = "no member has a result"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,18 @@ class Ballot:
         A row with an ``error`` is no vote: its empty text does not say that there was silence.
         """
         return [(m, row) for m, row in enumerate(self.rows) if row is not None and not row.error]
+
+    def hyps_of(self, member: int) -> tuple[Hypothesis, ...]:
+        """Return a member's hypotheses; none where it did not vote."""
+        row = self.rows[member]
+        return () if row is None or row.error else row.hyps
+
+    def row_by(self, system: str, hyps: Sequence[Hypothesis] = ()) -> NBest:
+        """Return what ``system`` made of the votes; without hypotheses a failed row."""
+        if hyps:
+            return NBest(utt_id=self.utt_id, system=system, hyps=tuple(hyps))
+        silence = (Hypothesis(text=""),)
+        return NBest(utt_id=self.utt_id, system=system, hyps=silence, error=NO_VOTE)
 
 
 def member_names(paths: Sequence[Path]) -> list[str]:

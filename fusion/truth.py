@@ -1,15 +1,21 @@
-"""What was right in a hypothesis, word by word, as the scorer counts it."""
+"""What was right in a hypothesis, as the scorer counts it: word by word, and in all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fusion.folds import References
+from fusion.pool import Ballot
 from manifests import Hypothesis, Word
-from scoring.counts import edits
+from scoring.counts import count_errors, edits
 from scoring.normalize import normalize_english
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fusion.curves import Floats
 
 
@@ -101,3 +107,46 @@ def count_nulls(
                     slots[m] += len(missing)
                     right[m] += sum(at in inserted for at in missing)
     return slots, right
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What each of M members made of B ballots, in words as the scorer counts them."""
+
+    errors: NDArray[np.int64]  # (B, M); a member that did not vote counts as silent
+    words: NDArray[np.int64]  # (B,), of the reference
+    voted: NDArray[np.bool_]  # (B, M)
+
+    @property
+    def wer(self) -> Floats:
+        """Each member's WER over all ballots, shape (M,)."""
+        import numpy as np
+
+        return np.asarray(self.errors.sum(axis=0) / max(1, int(self.words.sum())))
+
+    def of(self, ballots: NDArray[np.int64]) -> Outcome:
+        """Return the outcome of some of the ballots."""
+        return Outcome(self.errors[ballots], self.words[ballots], self.voted[ballots])
+
+
+def outcome(ballots: Sequence[Ballot], references: References) -> Outcome:
+    """Count the errors of every member's best hypotheses; all ballots have a reference."""
+    import numpy as np
+
+    shape = (len(ballots), max((len(ballot.rows) for ballot in ballots), default=0))
+    errors, words = np.zeros(shape, dtype=np.int64), np.zeros(shape[0], dtype=np.int64)
+    voted = np.zeros(shape, dtype=np.bool_)
+    for b, ballot in enumerate(ballots):
+        truth = normalize_english(references[ballot.utt_id].text or "").split()
+        words[b] = len(truth)
+        errors[b] = len(truth)
+        for m, row in ballot.votes:
+            voted[b, m] = True
+            errors[b, m] = count_errors(truth, normalize_english(row.best.text).split()).errors
+    return Outcome(errors, words, voted)
+
+
+def best_member(result: Outcome, names: Sequence[str]) -> int:
+    """Return the member with the fewest errors; of equals the first by name."""
+    errors = result.errors.sum(axis=0).tolist()
+    return min(range(len(names)), key=lambda m: (errors[m], names[m]))
