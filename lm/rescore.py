@@ -1,19 +1,21 @@
-"""Reorder n-best lists with the n-gram, its weights given or tuned on dev.
+"""Reorder n-best lists with language models, their weights given or tuned on dev.
 
 Example::
 
     python -m lm.rescore exp/hyp/test.jsonl --lm exp/lm --out exp/hyp/test_lm.jsonl \
         --tune-on exp/hyp/dev.jsonl --ref exp/dev.jsonl
 
-Reads and writes `NBest` rows. Hypotheses are ordered by
-``score + alpha * ln P_LM(text) + beta * words``; ``score`` stays what the recogniser gave
-(natural log, without any n-gram, also where one was fused into its search), ``lm_score``
-becomes this n-gram's ln P(text)::
+Reads and writes `NBest` rows. ``--lm`` is an n-gram's folder (`lm.train`), or a Hugging Face
+causal LM, by folder or hub id; it may be repeated. Hypotheses are ordered by
+``score + sum(alpha * ln P_LM(text)) + beta * words``; ``score`` stays what the recogniser gave
+(natural log, without any language model, also where one was fused into its search), ``lm_score``
+becomes ln P_LM(text), of several models the mean weighted by their alphas::
 
     {"utt_id":"a-1","system":"whisper","hyps":[{"text":"He goed.","score":-3.1,"lm_score":-9.8}]}
 
-With both weights 0 the order stays as decoded. Beside the output lies ``x.weights.json`` with
-the weights and, when tuned, dev's word error rate as decoded and as rescored.
+With all weights 0 the order stays as decoded. Beside the output lies ``x.weights.json`` with
+the weights and, when tuned, dev's word error rate as decoded and as rescored. Several
+recognisers' lists are pooled and rescored as one by `fusion.rescore`.
 """
 
 from __future__ import annotations
@@ -22,43 +24,67 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from lm.ngram import NGram, words_of
+from lm.model import CausalOptions, LanguageModel, open_lm
+from lm.ngram import words_of
 from lm.weights import Weights, keeps_order, read_references, score_of, tune
-from manifests import Hypothesis, NBest, RowError, RowWriter, read_nbest, write_atomic
+from manifests import Hypothesis, LogProb, NBest, RowError, RowWriter, read_nbest, write_atomic
 
 log = logging.getLogger(__name__)
 
+_ROWS = 256  # whose texts are scored together: a causal LM wants many of one length
+
 
 def rescore(
-    rows: Iterable[NBest], ngram: NGram, weights: Weights, *, empty_guard: bool = False
+    rows: Iterable[NBest],
+    lms: Sequence[LanguageModel],
+    weights: Weights,
+    *,
+    empty_guard: bool = False,
 ) -> Iterator[NBest]:
     """Yield the rows reordered, with ``lm_score`` filled in; equal totals keep their order.
 
     With ``empty_guard`` a list whose best has no words keeps its order (see `keeps_order`);
-    failed rows pass as they are. ValueError when a hypothesis to be ranked has no score.
+    failed rows pass as they are. ValueError when a hypothesis to be ranked has no score, or
+    when there are not as many weights as models.
     """
-    for row in rows:
-        if row.error is not None:
-            yield row
-            continue
-        hyps = [
-            msgspec.structs.replace(hyp, lm_score=ngram.score_text(hyp.text)) for hyp in row.hyps
-        ]
-        if weights != Weights() and not keeps_order(row, empty_guard):
-            hyps.sort(key=lambda hyp: total_score(row, hyp, weights), reverse=True)
-        yield msgspec.structs.replace(row, hyps=tuple(hyps))
+    if len(weights.alphas) != len(lms):
+        raise ValueError(f"{len(weights.alphas)} alphas for {len(lms)} models, must be equal")
+    waiting = iter(rows)
+    while batch := list(islice(waiting, _ROWS)):
+        texts = [hyp.text for row in batch if row.error is None for hyp in row.hyps]
+        scores = zip(*[model.score_texts(texts) for model in lms], strict=True)
+        for row in batch:
+            if row.error is not None:
+                yield row
+                continue
+            judged = list(zip(row.hyps, islice(scores, len(row.hyps)), strict=True))
+            if not weights.neutral and not keeps_order(row, empty_guard):
+                judged.sort(key=lambda one: _total(row, one[0], one[1], weights), reverse=True)
+            hyps = [
+                msgspec.structs.replace(hyp, lm_score=_mean(of_all, weights))
+                for hyp, of_all in judged
+            ]
+            yield msgspec.structs.replace(row, hyps=tuple(hyps))
 
 
-def total_score(row: NBest, hyp: Hypothesis, weights: Weights) -> float:
-    """Return what a hypothesis with ``lm_score`` is ranked by."""
-    assert hyp.lm_score is not None
-    score, words = score_of(row, hyp), len(words_of(hyp.text))
-    return score + weights.alpha * hyp.lm_score + weights.beta * words
+def _total(row: NBest, hyp: Hypothesis, scores: Sequence[LogProb], weights: Weights) -> float:
+    """Return what a hypothesis is ranked by."""
+    bonus = sum(alpha * score for alpha, score in zip(weights.alphas, scores, strict=True))
+    return score_of(row, hyp) + weights.beta * len(words_of(hyp.text)) + bonus
+
+
+def _mean(scores: Sequence[LogProb], weights: Weights) -> LogProb:
+    """Return the models' ln P of a text, averaged by their weights (all 0: alike)."""
+    if len(scores) == 1:
+        return scores[0]
+    shares = weights.alphas if any(weights.alphas) else (1.0,) * len(scores)
+    return sum(share * one for share, one in zip(shares, scores, strict=True)) / sum(shares)
 
 
 def weights_path(out: Path) -> Path:
@@ -68,23 +94,34 @@ def weights_path(out: Path) -> Path:
 
 def rescore_file(
     source: Path,
-    lm: Path,
+    lms: Sequence[str | Path],
     out: Path,
     *,
     weights: Weights | None = None,
     tune_on: Path | None = None,
     references: Path | None = None,
     empty_guard: bool = False,
+    causal: CausalOptions | None = None,
 ) -> Weights:
-    """Rescore a file with ``weights``, or with those tuned on ``tune_on`` and ``references``."""
-    ngram = NGram(lm)
-    made: dict[str, Any] = {"lm": str(lm), "source": str(source), "empty_guard": empty_guard}
+    """Rescore a file with ``weights``, or with those tuned on ``tune_on`` and ``references``.
+
+    ``lms`` are opened by `open_lm`. ValueError says what is missing or wrong.
+    """
+    if weights is not None and len(weights.alphas) != len(lms):
+        raise ValueError(f"{len(weights.alphas)} alphas for {len(lms)} models, must be equal")
+    models = [open_lm(place, causal) for place in lms]
+    made: dict[str, Any] = {
+        "lms": [str(place) for place in lms],
+        "causal": msgspec.to_builtins(causal or CausalOptions()),
+        "source": str(source),
+        "empty_guard": empty_guard,
+    }
     if weights is None:
         if tune_on is None or references is None:
             raise ValueError("give weights, or hypotheses and references to tune them on")
         texts = read_references(references)
         try:
-            tuned = tune(read_nbest(tune_on), texts, ngram, empty_guard=empty_guard)
+            tuned = tune(read_nbest(tune_on), texts, models, empty_guard=empty_guard)
         except RowError:
             raise
         except ValueError as error:
@@ -101,12 +138,39 @@ def rescore_file(
             tuned.errors_before, tuned.errors, tuned.words,
         )  # fmt: skip
     made["weights"] = msgspec.to_builtins(weights)
-    log.info("alpha %.3f, beta %.3f", weights.alpha, weights.beta)
+    for place, alpha in zip(lms, weights.alphas, strict=True):
+        log.info("alpha %.3f of %s", alpha, place)
+    log.info("beta %.3f", weights.beta)
     with RowWriter(out, meta=made) as writer:
-        for row in rescore(read_nbest(source), ngram, weights, empty_guard=empty_guard):
+        for row in rescore(read_nbest(source), models, weights, empty_guard=empty_guard):
             writer.write(row)
         write_atomic(weights_path(out), msgspec.json.format(msgspec.json.encode(made)).decode())
     return weights
+
+
+def add_lm_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which language models there are; `causal_options` reads it."""
+    parser.add_argument(
+        "--lm", action="append", required=True, metavar="LM", help="may be repeated"
+    )
+    parser.add_argument(
+        "--raw-text", action="store_true", help="ask causal LMs for texts as they are written"
+    )
+    parser.add_argument(
+        "--begin-token", metavar="TOKEN", help="that texts begin after, where there is no bos"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu, for causal LMs")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+
+
+def causal_options(args: argparse.Namespace) -> CausalOptions:
+    """Return the settings of causal LMs that a command was given."""
+    return CausalOptions(
+        text="raw" if args.raw_text else "normalized",
+        begin=args.begin_token,
+        device=args.device,
+        precision=args.precision,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,9 +180,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("hypotheses", type=Path, metavar="H.jsonl")
-    parser.add_argument("--lm", type=Path, required=True, metavar="LM_DIR")
+    add_lm_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="R.jsonl")
-    parser.add_argument("--alpha", type=float, help="weight of ln P_LM(text)")
+    parser.add_argument(
+        "--alpha", type=float, nargs="+", help="weight of ln P_LM(text), one for each --lm"
+    )
     parser.add_argument("--beta", type=float, help="added per word")
     parser.add_argument("--tune-on", type=Path, metavar="DEV_H.jsonl", help="n-best lists of dev")
     parser.add_argument("--ref", type=Path, metavar="DEV.jsonl", help="dev's manifest")
@@ -130,15 +196,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = args.alpha is not None or args.beta is not None
     if given == (args.tune_on is not None) or (args.tune_on is None) != (args.ref is None):
         parser.error("give --alpha and/or --beta, or --tune-on with --ref")
+    alphas = tuple(args.alpha or (0.0,) * len(args.lm))
+    if len(alphas) != len(args.lm):
+        parser.error(f"{len(alphas)} --alpha for {len(args.lm)} --lm, must be one for each")
     try:
         rescore_file(
             args.hypotheses,
             args.lm,
             args.out,
-            weights=Weights(alpha=args.alpha or 0.0, beta=args.beta or 0.0) if given else None,
+            weights=Weights(alphas=alphas, beta=args.beta or 0.0) if given else None,
             tune_on=args.tune_on,
             references=args.ref,
             empty_guard=args.empty_guard,
+            causal=causal_options(args),
         )
     except (OSError, ValueError) as error:
         print(f"lm.rescore: {error}", file=sys.stderr)

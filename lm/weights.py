@@ -1,15 +1,16 @@
-"""How much the n-gram counts in rescoring: its weights, tuned for the fewest errors on dev."""
+"""How much language models count in rescoring: weights tuned for the fewest errors on dev."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from lm.ngram import NGram, words_of
+from lm.model import LanguageModel
+from lm.ngram import words_of
 from manifests import Hypothesis, LogProb, NBest, Utterance, read_rows
 
 if TYPE_CHECKING:
@@ -28,10 +29,15 @@ _REFINEMENTS = (3, 9)
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """How much the n-gram counts."""
+    """How much each language model counts."""
 
-    alpha: float = 0.0  # of ln P_LM(text)
+    alphas: tuple[float, ...] = (0.0,)  # of each model's ln P(text)
     beta: float = 0.0  # per word
+
+    @property
+    def neutral(self) -> bool:
+        """Whether nothing is added: the order stays as decoded."""
+        return not any(self.alphas) and not self.beta
 
 
 class Tuned(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +80,7 @@ def keeps_order(row: NBest, empty_guard: bool) -> bool:
     """Tell whether there is nothing to reorder, so that scores may be absent.
 
     A failed row, a single hypothesis (a silence gate's "", often without a score), and with
-    ``empty_guard`` a best without words: silence, which an n-gram cannot judge.
+    ``empty_guard`` a best without words: silence, which a language model cannot judge.
     """
     return (
         row.error is not None or len(row.hyps) == 1 or (empty_guard and not words_of(row.best.text))
@@ -84,7 +90,7 @@ def keeps_order(row: NBest, empty_guard: bool) -> bool:
 def tune(
     rows: Iterable[NBest],
     references: dict[str, str],
-    ngram: NGram,
+    lms: Sequence[LanguageModel],
     *,
     errors: Errors = word_errors,
     empty_guard: bool = False,
@@ -94,77 +100,130 @@ def tune(
     ``references`` is text by ``utt_id``. Not rescoring at all is among the candidates, so dev
     never gets worse. ValueError when a row has no reference or comes twice.
     """
-    import numpy as np
-
-    table = _Table(rows, references, ngram, errors, empty_guard)
-    candidates = list(product(_ALPHAS, _BETAS))
-    alpha_step, beta_step = _ALPHAS[1] - _ALPHAS[0], _BETAS[1] - _BETAS[0]
-    best = table.best_of(candidates)
-    for fine in _REFINEMENTS:
-        offsets = np.arange(-3, 4)
-        alphas = np.maximum(best.alpha + offsets * alpha_step / fine, 0.0)
-        betas = best.beta + offsets * beta_step / fine
-        around = [(float(alpha), float(beta)) for alpha, beta in product(alphas, betas)]
-        best = table.best_of([(best.alpha, best.beta), *around])
-    return Tuned(
-        weights=best,
-        utterances=len(table.counts),
-        words=table.words,
-        errors_before=table.errors_at(Weights()),
-        errors=table.errors_at(best),
-    )
+    table = Table.of(rows, references, lms, errors=errors, empty_guard=empty_guard)
+    return table.tuned(table.search())
 
 
-class _Table:
-    """All that tuning looks at: arrays of shape (utterances, longest list)."""
+class Table:
+    """All that tuning looks at, as arrays: U lists of at most H hypotheses, L language models."""
 
-    def __init__(
-        self,
+    def __init__(self, score: Floats, lm: Floats, length: Floats, counts: Floats, words: int):
+        self.score = score  # (U, H): ln; -inf, never chosen, where a list is shorter
+        self.lm = lm  # (L, U, H): ln P of each text
+        self.length = length  # (U, H): words
+        self.counts = counts  # (U, H): errors
+        self.words = words  # of all references
+
+    @classmethod
+    def of(
+        cls,
         rows: Iterable[NBest],
         references: dict[str, str],
-        ngram: NGram,
-        errors: Errors,
-        empty_guard: bool,
-    ) -> None:
+        lms: Sequence[LanguageModel],
+        *,
+        errors: Errors = word_errors,
+        empty_guard: bool = False,
+    ) -> Table:
+        """Return the table of some rows, best hypothesis first; see `tune`."""
         import numpy as np
 
-        lists = list(_dev_lists(rows, references, ngram, errors, empty_guard))
+        lists = list(_dev_lists(rows, references, empty_guard))
         if not lists:
             raise ValueError("no rows to tune on, must be at least one")
-        self.words = sum(len(words_of(references[utt_id])) for utt_id, _ in lists)
-        shape = (len(lists), max(len(hyps) for _, hyps in lists))
-        self.score: Floats = np.full(shape, -np.inf)  # never chosen where a list is shorter
-        self.lm: Floats = np.zeros(shape)
-        self.length: Floats = np.zeros(shape)
-        self.counts = np.zeros(shape, dtype=np.int64)
-        for n, (_, hyps) in enumerate(lists):
-            width = len(hyps)
-            columns = np.array(hyps, dtype=np.float64).T
-            self.score[n, :width], self.lm[n, :width], self.length[n, :width] = columns[:3]
-            self.counts[n, :width] = columns[3]
+        shape = (len(lists), max(len(texts) for _, texts, _ in lists))
+        score: Floats = np.full(shape, -np.inf)
+        length, counts = np.zeros(shape), np.zeros(shape)
+        lm = np.zeros((len(lms), *shape))
+        inside = np.zeros(shape, dtype=bool)
+        for n, (utt_id, texts, scores) in enumerate(lists):
+            width = len(texts)
+            inside[n, :width] = True
+            score[n, :width] = scores
+            length[n, :width] = [len(words_of(text)) for text in texts]
+            counts[n, :width] = [errors(references[utt_id], text) for text in texts]
+        flat = [text for _, texts, _ in lists for text in texts]
+        for layer, model in zip(lm, lms, strict=True):
+            layer[inside] = model.score_texts(flat)  # row by row, as the texts are
+        words = sum(len(words_of(references[utt_id])) for utt_id, _, _ in lists)
+        return cls(score, lm, length, counts, words)
+
+    def rescored(self, score: Floats) -> Table:
+        """Return the table with other scores of the same hypotheses, each list's best first."""
+        import numpy as np
+
+        order = np.argsort(-score, axis=1, kind="stable")
+
+        def sort(values: Floats) -> Floats:
+            return np.take_along_axis(values, order, axis=1)
+
+        lm = np.array([sort(layer) for layer in self.lm]).reshape(self.lm.shape)
+        return Table(sort(score), lm, sort(self.length), sort(self.counts), self.words)
 
     def errors_at(self, weights: Weights) -> int:
-        if weights == Weights():
+        """Return the errors of what these weights put first."""
+        import numpy as np
+
+        if weights.neutral:
             return int(self.counts[:, 0].sum())
-        total = self.score + weights.alpha * self.lm + weights.beta * self.length
-        chosen = total.argmax(axis=1)
-        return int(self.counts[range(len(chosen)), chosen].sum())
+        total = self.score + weights.beta * self.length
+        total += np.tensordot(np.array(weights.alphas), self.lm, 1)
+        return int(self.counts[np.arange(len(total)), total.argmax(axis=1)].sum())
 
-    def best_of(self, candidates: Iterable[tuple[float, float]]) -> Weights:
-        def rank(weights: Weights) -> tuple[int, float, float]:
-            return self.errors_at(weights), weights.alpha, abs(weights.beta)
+    def search(self) -> Weights:
+        """Return the best weights: of one model in its plane of alpha and beta.
 
-        return min((Weights(alpha=alpha, beta=beta) for alpha, beta in candidates), key=rank)
+        With more models each has its turn, the others' weights kept, until nothing gets better;
+        once beginning with each of them, so that two models that know the same do not share
+        what one does better alone.
+        """
+        models = range(len(self.lm))
+        found = [Weights(alphas=(0.0,) * len(models))]
+        for first in models:
+            best = found[0]
+            while True:
+                before = self._rank(best)
+                for model in (*models[first:], *models[:first]):
+                    best = self._search_plane(best, model)
+                if len(models) == 1 or self._rank(best) >= before:
+                    break
+            found.append(best)
+        return min(found, key=self._rank)
+
+    def _search_plane(self, start: Weights, model: int) -> Weights:
+        def at(alpha: float, beta: float) -> Weights:
+            alphas = (*start.alphas[:model], alpha, *start.alphas[model + 1 :])
+            return Weights(alphas=alphas, beta=beta)
+
+        coarse = [at(alpha, beta) for alpha, beta in product(_ALPHAS, _BETAS)]
+        best = min((start, *coarse), key=self._rank)
+        alpha_step, beta_step = _ALPHAS[1] - _ALPHAS[0], _BETAS[1] - _BETAS[0]
+        for fine in _REFINEMENTS:
+            middle = best.alphas[model]
+            around = [
+                at(max(0.0, middle + right * alpha_step / fine), best.beta + up * beta_step / fine)
+                for right, up in product(range(-3, 4), range(-3, 4))
+            ]
+            best = min((best, *around), key=self._rank)
+        return best
+
+    def _rank(self, weights: Weights) -> tuple[int, float, float]:
+        return self.errors_at(weights), sum(weights.alphas), abs(weights.beta)
+
+    def tuned(self, weights: Weights) -> Tuned:
+        """Return what dev says of some weights."""
+        return Tuned(
+            weights=weights,
+            utterances=len(self.counts),
+            words=self.words,
+            errors_before=int(self.counts[:, 0].sum()),
+            errors=self.errors_at(weights),
+        )
 
 
 def _dev_lists(
-    rows: Iterable[NBest],
-    references: dict[str, str],
-    ngram: NGram,
-    errors: Errors,
-    empty_guard: bool,
-) -> Iterator[tuple[str, list[tuple[float, float, int, int]]]]:
-    """Yield ``utt_id`` and (score, ln P_LM, words, errors) of every hypothesis that can win."""
+    rows: Iterable[NBest], references: dict[str, str], empty_guard: bool
+) -> Iterator[tuple[str, list[str], list[LogProb]]]:
+    """Yield ``utt_id``, texts and scores of every hypothesis that can win."""
     seen: set[str] = set()
     for row in rows:
         if row.utt_id in seen:
@@ -172,20 +231,10 @@ def _dev_lists(
         seen.add(row.utt_id)
         if row.utt_id not in references:
             raise ValueError(f"{row.utt_id} has no reference text, must have one")
-        fixed = keeps_order(row, empty_guard)
-        reference = references[row.utt_id]
-        yield (
-            row.utt_id,
-            [
-                (
-                    0.0 if fixed else score_of(row, hyp),
-                    ngram.score_text(hyp.text),
-                    len(words_of(hyp.text)),
-                    errors(reference, hyp.text),
-                )
-                for hyp in (row.hyps[:1] if fixed else row.hyps)
-            ],
-        )
+        if keeps_order(row, empty_guard):
+            yield row.utt_id, [row.best.text], [0.0]
+        else:
+            yield row.utt_id, [hyp.text for hyp in row.hyps], [score_of(row, h) for h in row.hyps]
 
 
 def read_references(path: Path) -> dict[str, str]:

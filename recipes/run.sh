@@ -211,7 +211,7 @@ if in_stage 5 "n-gram rescoring and fusion"; then
     # The search takes the weights that were best for rescoring dev.
     weights=$(python -c 'import json, sys
 weights = json.load(open(sys.argv[1]))["weights"]
-print(*(f"decode.{name}={weights[name]}" for name in ("alpha", "beta")))' \
+print("decode.alpha=%s decode.beta=%s" % (*weights["alphas"], weights["beta"]))' \
       "$exp/hyp/dev/${system}_rescored.weights.json")
     # shellcheck disable=SC2086  # two overrides
     decode "$system" "${system}_lm" "$exp/$system/tuned/final" "dev test" --lm "$lm" $weights
