@@ -42,12 +42,14 @@ def build(
     heads: int = 4,
     vocabulary: int = 96,
     subsampling: Literal[4, 8] = 4,
+    channels: int = 64,
     seed: int = 1,
 ) -> Path:
     """Write a randomly initialised model to ``out/model.nemo``; return ``out``.
 
     ``vocabulary`` counts SentencePiece tokens, <unk> among them; fewer when the texts have not
-    got so many. A frame lasts 10 ms x ``subsampling``. A folder ``out`` that exists is replaced.
+    got so many. A frame lasts 10 ms x ``subsampling``, made by convolutions of ``channels``. A
+    folder ``out`` that exists is replaced.
     """
     import torch
     from omegaconf import OmegaConf
@@ -62,7 +64,7 @@ def build(
     part.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as name:
         folder = train_tokenizer(texts, Path(name), vocabulary)
-        config = model_config(kind, d_model, layers, heads, subsampling)
+        config = model_config(kind, d_model, layers, heads, subsampling, channels)
         config["tokenizer"] = {"dir": str(folder), "type": "bpe"}
         torch.manual_seed(seed)
         model = cls(cfg=OmegaConf.create(config))
@@ -75,7 +77,7 @@ def build(
 
 
 def model_config(
-    kind: Kind, d_model: int, layers: int, heads: int, subsampling: int
+    kind: Kind, d_model: int, layers: int, heads: int, subsampling: int, channels: int
 ) -> dict[str, Any]:
     """Return the published keys of a (Fast)Conformer with these sizes, without the tokenizer."""
     asr = "nemo.collections.asr.modules"
@@ -116,7 +118,7 @@ def model_config(
             "d_model": d_model,
             "subsampling": "dw_striding" if subsampling == 8 else "striding",
             "subsampling_factor": subsampling,
-            "subsampling_conv_channels": min(d_model, 64),
+            "subsampling_conv_channels": channels,
             "causal_downsampling": False,
             "ff_expansion_factor": 4,
             "self_attention_model": "rel_pos",
@@ -226,6 +228,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=96, help="tokens (default 96)")
     parser.add_argument("--subsampling", type=int, choices=(4, 8), default=4)
+    # At 64 the convolutions of a small model cost as much as all that follows them.
+    parser.add_argument("--channels", type=int, default=64, help="of the subsampling (default 64)")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
@@ -239,6 +243,7 @@ def main(argv: list[str] | None = None) -> int:
             heads=args.heads,
             vocabulary=args.vocabulary,
             subsampling=args.subsampling,
+            channels=args.channels,
             seed=args.seed,
         )
     except (OSError, ValueError) as error:

@@ -50,11 +50,13 @@ class ManifestExamples(Dataset[Example]):
         self._training = training
         self.left_out: Counter[str] = Counter()
         self.ages: list[AgeBucket | None] = []
+        self.durations: list[Seconds] = []
         self._offsets = self._index()
         if limit and limit < len(self._offsets):
             chosen = sorted(random.Random(seed).sample(range(len(self._offsets)), limit))
             self._offsets = self._offsets[chosen]
             self.ages = [self.ages[i] for i in chosen]
+            self.durations = [self.durations[i] for i in chosen]
         for reason, count in self.left_out.items():
             log.warning("%s: %d utterances left out: %s", self.manifest, count, reason)
         if not len(self._offsets):
@@ -147,6 +149,7 @@ class ManifestExamples(Dataset[Example]):
             else:
                 offsets.append(here)
                 self.ages.append(row.age)
+                self.durations.append(row.duration)
         return np.array(offsets, dtype=np.int64)
 
     def _unfit(self, row: Utterance) -> str | None:

@@ -8,12 +8,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -27,6 +26,7 @@ from manifests.device import Device, Precision
 from manifests.progress import bars_wanted
 from systems.examples import ManifestExamples
 from systems.hf_config import TrainConfig
+from systems.sampler import EpochSampler
 
 log = logging.getLogger(__name__)
 
@@ -34,34 +34,6 @@ Batch = dict[str, torch.Tensor]
 # Model and batch to the loss (a scalar) and the tokens heard, shape (B, L).
 EvaluateBatch = Callable[[Any, Batch], tuple[torch.Tensor, torch.Tensor]]
 STATE = "trainer_state.json"
-
-
-class EpochSampler(Sampler[int]):
-    """A new order of the rows in each epoch, drawn by weight (with replacement) where given.
-
-    The order depends on seed and epoch alone: every process of a distributed run draws the
-    same one (each then takes its own batches of it), and a resumed run the one it had.
-    """
-
-    def __init__(self, rows: int, seed: int, weights: Sequence[float] | None = None) -> None:
-        self._rows = rows
-        self._seed = seed
-        self._weights = None if weights is None else torch.tensor(weights, dtype=torch.double)
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        if self._weights is None:
-            order = torch.randperm(self._rows, generator=generator)
-        else:
-            order = torch.multinomial(self._weights, self._rows, True, generator=generator)
-        yield from order.tolist()
 
 
 class AsrTrainer(Seq2SeqTrainer):  # type: ignore[misc]

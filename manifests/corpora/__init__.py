@@ -24,6 +24,7 @@ REGISTRY = {
     "mini": "manifests.corpora.mini:import_corpus",
     "nemo": "manifests.corpora.nemo_manifest:import_corpus",
     "pasketti": "manifests.corpora.pasketti:import_corpus",
+    "read_aloud": "manifests.corpora.read_aloud:import_corpus",
     "speechocean762": "manifests.corpora.speechocean762:import_corpus",
 }
 

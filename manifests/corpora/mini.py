@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from manifests.corpora import Sets
 from manifests.corpora.mini_text import sentence, spoken
-from manifests.rows import AGE_BUCKETS, AgeBucket, Rejected, Utterance
+from manifests.rows import AGE_BUCKETS, AgeBucket, Rejected, Seconds, Utterance
 
 Samples = npt.NDArray[np.float32]
 
@@ -112,7 +112,7 @@ def import_corpus(src: Path, limit: int | None = None) -> Sets:
     if shutil.which("espeak-ng") is None:
         raise ValueError("espeak-ng: not found, install it: apt-get install espeak-ng")
     folder = Path(src).resolve()
-    return {name: _speak(clips(name)[:limit], folder / name) for name in PLAN}
+    return {name: speak(clips(name)[:limit], folder / name, source="mini") for name in PLAN}
 
 
 def clips(name: str, seed: int = SEED) -> list[Clip]:
@@ -159,22 +159,26 @@ def _voice(rng: random.Random, speaker: str, age: AgeBucket | None) -> Voice:
     )
 
 
-def _speak(todo: list[Clip], folder: Path) -> Iterator[Utterance | Rejected]:
+def speak(
+    todo: list[Clip], folder: Path, *, source: str, longest: Seconds = LONGEST
+) -> Iterator[Utterance | Rejected]:
+    """Yield the rows of clips, recorded into ``folder`` unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     stream = iter(todo)
+    record = partial(_record, folder=folder, source=source, longest=longest)
     with ThreadPoolExecutor() as pool:
         while chunk := list(islice(stream, _CHUNK)):
-            yield from pool.map(partial(_record, folder=folder), chunk)
+            yield from pool.map(record, chunk)
 
 
-def _record(clip: Clip, folder: Path) -> Utterance | Rejected:
+def _record(clip: Clip, folder: Path, source: str, longest: Seconds) -> Utterance | Rejected:
     """Return the row of a clip, recorded now unless its file exists."""
     import soundfile
 
     path = folder / clip.file_name()
     if not path.exists():
         try:
-            samples = render(clip)
+            samples = render(clip, longest)
         except ValueError as error:
             return Rejected(place=str(path), reason=str(error), utt_id=clip.utt_id)
         wav = io.BytesIO()
@@ -190,20 +194,23 @@ def _record(clip: Clip, folder: Path) -> Utterance | Rejected:
         speaker=clip.voice.speaker,
         session=clip.session,
         age=clip.voice.age,
-        source="mini",
+        source=source,
         noisy=clip.snr is not None,
     )
 
 
-def render(clip: Clip) -> Samples:
-    """Return the samples of a clip at 16 kHz, peak below 1; ValueError if espeak-ng fails."""
+def render(clip: Clip, longest: Seconds = LONGEST) -> Samples:
+    """Return the samples of a clip at 16 kHz, peak below 1; ValueError if espeak-ng fails.
+
+    What takes longer than ``longest`` s is said faster.
+    """
     rng = np.random.default_rng(clip.seed)
     if not clip.spoken:
         return _no_speech(rng)
     voice = clip.voice
     rate = voice.rate
     speech = _espeak(clip.spoken, voice, rate)
-    while speech.size > LONGEST * RATE:  # a long sentence is said faster
+    while speech.size > longest * RATE:
         rate = round(rate * 1.15)
         speech = _espeak(clip.spoken, voice, rate)
     speech *= rng.uniform(0.2, 0.7) / np.abs(speech).max()

@@ -42,7 +42,6 @@ class Examples(ManifestExamples):
         self._frame_seconds = frame_seconds
         self._normalized = text == "normalized"
         self._unknown = getattr(tokenizer, "unk_id", None)
-        self.durations: list[Seconds] = []  # of the usable rows, in order, before any limit
         super().__init__(manifest, window, **kwargs)
 
     def text_of(self, row: Utterance) -> str:
@@ -62,7 +61,6 @@ class Examples(ManifestExamples):
         # CTC needs a frame for each token, and a transducer is no better off.
         if len(tokens) > row.duration / self._frame_seconds:
             return "text of more tokens than the audio has frames"
-        self.durations.append(row.duration)
         return None
 
     def load(self, row: Utterance, audio: Samples) -> Example:

@@ -21,7 +21,6 @@ from systems.experiment import FINAL, publish, same_settings, settings_of, write
 from systems.hf_trainer import (
     AsrTrainer,
     Batch,
-    EpochSampler,
     callbacks,
     remove_incomplete,
     training_arguments,
@@ -35,6 +34,7 @@ from systems.owsm.ctc import best_path
 from systems.owsm.data import Collator, Examples, words_of_labels
 from systems.owsm.layout import write_layout
 from systems.owsm.text_mask import text_mask
+from systems.sampler import EpochSampler
 
 log = logging.getLogger(__name__)
 

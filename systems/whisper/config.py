@@ -33,16 +33,24 @@ class DecodeConfig(Config, frozen=True):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
 
+class WhisperTrainConfig(TrainConfig, frozen=True):
+    """Fine-tuning, and pretraining of what has random weights."""
+
+    # Share of a CTC loss on the encoder, which only full training may have: without it a model
+    # with random weights does not learn to listen from a few hours of speech.
+    ctc_weight: float = 0.0
+
+
 class WhisperConfig(Config, frozen=True):
     """One Whisper recogniser."""
 
     pretrained: str = "openai/whisper-small"  # hub id or folder
     # Encoder window in seconds: 30 as pretrained; shorter cuts the positional table.
-    # "auto" (decoding only) takes the shortest bucket that holds each batch.
+    # "auto" takes the shortest that holds each batch, in training of clips of like length.
     window: float | Literal["auto"] = 30.0
     text: Literal["raw", "normalized"] = "raw"  # targets: as transcribed, or normalize_text
     # For a fine-tuned adapter whose base has moved since: where the base is now.
     base: str | None = None
     device: str = "auto"  # auto: cuda, mps, cpu in that order
-    train: TrainConfig = TrainConfig()
+    train: WhisperTrainConfig = WhisperTrainConfig()
     decode: DecodeConfig = DecodeConfig()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 IGNORE = -100  # what torch's cross entropy leaves out
 HOP = 160  # samples per mel frame
+CROP_FRAMES = 20
 
 
 class Tokens:
@@ -120,14 +121,18 @@ class Examples(ManifestExamples):
 class Collator:
     """Examples to one batch of fresh tensors; what the model changes in place is never cached."""
 
-    def __init__(self, pad_token: int) -> None:
+    def __init__(self, pad_token: int, *, crop: bool = False) -> None:
         self._pad = pad_token
+        self._crop = crop  # features to the longest clip, in steps of `CROP_FRAMES`
 
     def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
         """Return input_features (B, mel, T), attention_mask (B, T) of the frames that hold audio,
         decoder_input_ids and labels (B, L)."""
         features = torch.from_numpy(np.stack([example["features"] for example in examples]))
         frames = torch.tensor([example["frames"] for example in examples])
+        if self._crop:
+            longest = -(-int(frames.max()) // CROP_FRAMES) * CROP_FRAMES
+            features = features[:, :, :longest].contiguous()
         return {
             "input_features": features,
             "attention_mask": (torch.arange(features.shape[2]) < frames[:, None]).long(),

@@ -26,20 +26,20 @@ from manifests.device import pick_device, pick_precision
 from manifests.jsonl import write_atomic
 from scoring.metric import count_word_errors
 from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
-from systems.hf_config import TrainConfig
 from systems.hf_trainer import (
     AsrTrainer,
     Batch,
-    EpochSampler,
     callbacks,
     remove_incomplete,
     training_arguments,
     training_metrics,
 )
+from systems.sampler import EpochSampler
 from systems.whisper.checkpoint import load_model, quiet_peft, save_processor, write_record
-from systems.whisper.config import WhisperConfig
+from systems.whisper.config import WhisperConfig, WhisperTrainConfig
+from systems.whisper.ctc_head import add_head, remove_head
 from systems.whisper.data import Collator, Examples, Tokens
-from systems.whisper.window import window_of
+from systems.whisper.window import fit_each_batch, window_of
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
     window = None if config.window == "auto" else config.window
     model, processor = load_model(config.pretrained, window=window)
     model_parameters = model.num_parameters()
+    if config.window == "auto":
+        fit_each_batch(model)
     trained = adapt(model, config.train)
     tokens = Tokens(
         processor, model.generation_config, model.config.max_target_positions, config.text
@@ -80,11 +82,11 @@ def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
         args=arguments,
         train_dataset=train_set,
         eval_dataset=dev_set,
-        data_collator=Collator(model.config.pad_token_id),
+        data_collator=Collator(model.config.pad_token_id, crop=config.window == "auto"),
         compute_metrics=DevWer(processor),
         callbacks=callbacks(config.train),
         evaluate_batch=GreedySearch(model, config),
-        sampler=EpochSampler(len(train_set), config.train.seed, _weights(config.train, train_set)),
+        sampler=_sampler(config, train_set),
     )
     trainer.fit()
     if arguments.process_index == 0:
@@ -96,7 +98,7 @@ def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
     return final
 
 
-def adapt(model: WhisperForConditionalGeneration, config: TrainConfig) -> Any:
+def adapt(model: WhisperForConditionalGeneration, config: WhisperTrainConfig) -> Any:
     """Return what is trained: the model itself, or a `peft.PeftModel` around it."""
     # transformers warns of this tied weight whenever it loads a checkpoint.
     model._keys_to_ignore_on_save = {"proj_out.weight"}
@@ -105,7 +107,14 @@ def adapt(model: WhisperForConditionalGeneration, config: TrainConfig) -> Any:
     model.config.mask_feature_prob = config.mask_feature_prob
     model.config.use_cache = False
     if config.adapt == "full":
+        if config.ctc_weight:
+            add_head(model, config.ctc_weight)
         return model
+    if config.ctc_weight:
+        raise ValueError(
+            f"train.ctc_weight is {config.ctc_weight:g}, must be 0 but for train.adapt=full: "
+            "an adapter begins with an encoder that listens"
+        )
     from peft import LoraConfig, get_peft_model
 
     sides = "decoder" if config.adapt == "decoder" else "(encoder|decoder)"
@@ -176,6 +185,7 @@ def save(
     full = config.train.adapt == "full"
     model = trained if full else trained.get_base_model()
     model.config.use_cache = True
+    remove_head(model)
     if not full:
         base = Path(config.pretrained).expanduser()
         named = str(base.resolve()) if base.is_dir() else config.pretrained
@@ -188,7 +198,7 @@ def save(
 
 
 def _examples(
-    config: TrainConfig, processor: WhisperProcessor, tokens: Tokens, train: Path, dev: Path
+    config: WhisperTrainConfig, processor: WhisperProcessor, tokens: Tokens, train: Path, dev: Path
 ) -> tuple[Examples, Examples]:
     share = config.cache_mb / max(1, config.num_workers) / 2
     return (
@@ -205,5 +215,9 @@ def _examples(
     )
 
 
-def _weights(config: TrainConfig, rows: Examples) -> list[float] | None:
-    return weights_of_ages(rows.ages, config.age_balance) if config.age_balance else None
+def _sampler(config: WhisperConfig, rows: Examples) -> EpochSampler:
+    settings = config.train
+    weights = weights_of_ages(rows.ages, settings.age_balance) if settings.age_balance else None
+    # Where windows are as short as each batch allows, clips of one length belong together.
+    grouped = (rows.durations, settings.batch_size) if config.window == "auto" else None
+    return EpochSampler(len(rows), settings.seed, weights, grouped)

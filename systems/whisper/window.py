@@ -57,6 +57,31 @@ def shorten(
     return positions / POSITIONS_PER_SECOND
 
 
+def fit_each_batch(model: WhisperForConditionalGeneration) -> None:
+    """Have the encoder take features of any even length up to its window, as training wants.
+
+    Between two passes it is what it was: checkpoints hold the whole table.
+    """
+    import torch
+
+    encoder: Any = model.model.encoder
+    whole = encoder.embed_positions
+    longest = model.config.max_source_positions
+
+    def set_length(positions: int, rows: torch.nn.Embedding) -> None:
+        encoder.embed_positions = rows
+        encoder.config.max_source_positions = positions
+
+    def cut(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        features = args[0] if args else kwargs["input_features"]
+        positions = min(features.shape[-1] // FRAMES_PER_POSITION, longest)
+        rows = torch.nn.Embedding(positions, whole.embedding_dim, _weight=whole.weight[:positions])
+        set_length(positions, rows.requires_grad_(False))
+
+    encoder.register_forward_pre_hook(cut, with_kwargs=True)
+    encoder.register_forward_hook(lambda *_: set_length(longest, whole), always_call=True)
+
+
 def window_of(model: WhisperForConditionalGeneration) -> Seconds:
     """Return the window that is set now."""
     return float(model.config.max_source_positions) / POSITIONS_PER_SECOND

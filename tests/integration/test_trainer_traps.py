@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from systems.config import load_config
-from systems.hf_trainer import AsrTrainer, EpochSampler, training_arguments
+from systems.hf_trainer import AsrTrainer, training_arguments
+from systems.sampler import EpochSampler
 from systems.whisper.checkpoint import load_model
 from systems.whisper.config import WhisperConfig
 from systems.whisper.data import Collator, Examples, Tokens
