@@ -92,10 +92,10 @@ def prepare(
 
 
 def _import(corpus: str, src: Path, verify_md5: bool, limit: int | None) -> Sets:
-    if corpus == "mini" and limit is not None and not verify_md5:
-        from manifests.corpora import mini  # makes its audio: no more than is wanted
+    if corpus in ("mini", "read_aloud") and limit is not None and not verify_md5:
+        from manifests.corpora import mini, read_aloud  # they make audio: no more than is wanted
 
-        return mini.import_corpus(src, limit)
+        return (mini if corpus == "mini" else read_aloud).import_corpus(src, limit)
     if not verify_md5:
         return import_corpus(corpus, src)
     if corpus != "pasketti":

@@ -34,7 +34,15 @@ class Recipe(Config, frozen=True):
     owsm_base: str = ""
     nemo: str = ""
     nemo_base: str = ""
+    # Options of recipes.tiny_SYSTEM: how large the tiny base is.
+    whisper_size: str = ""
+    owsm_size: str = ""
+    nemo_size: str = ""
     base_set: str = "adults"
+    # The base also hears train's sentences in synthetic voices (`manifests.corpora.read_aloud`).
+    read_aloud: bool = False
+    # Fine-tuning and the n-gram take `base_set` too, where the children of train are few.
+    tune_on_base: bool = False
     normalized: bool = False  # the configs train on normalised text; so learn vocabularies of it
     window: int = 4  # encoder window of the tiny base in seconds
 

@@ -128,6 +128,10 @@ if [ "${recipe[dev_share]}" != 0.0 ]; then
   train=$data/split/train.jsonl dev=$data/split/dev.jsonl
 fi
 lm=$exp/lm
+base_train=$data/base/train.jsonl base_dev=$data/base/dev.jsonl
+tune_train=$train
+[ "${recipe[tune_on_base]}" != True ] || tune_train=$data/train_all.jsonl
+[ "${recipe[read_aloud]}" != True ] || base_train=$data/pretrain.jsonl
 
 if in_stage 1 "manifests"; then
   step prepare "$data/test.jsonl" python -m manifests.prepare \
@@ -138,8 +142,19 @@ if in_stage 1 "manifests"; then
       --dev "${recipe[dev_share]}" --by speaker --stratify age --seed "${recipe[seed]}"
   fi
   if [ -e "$data/${recipe[base_set]}.jsonl" ]; then
-    step split-base "$data/base/dev.jsonl" python -m manifests.split \
+    step split-base "$base_dev" python -m manifests.split \
       "$data/${recipe[base_set]}.jsonl" --out "$data/base" --dev 0.1 --seed "${recipe[seed]}"
+  fi
+  if [ "$tune_train" != "$train" ]; then
+    step join-train "$tune_train" python -m manifests.join "$train" "$data/base/train.jsonl" \
+      --out "$tune_train"
+  fi
+  if [ "${recipe[read_aloud]}" = True ]; then
+    # Of what is trained on alone: a sentence of dev or test must not be heard here.
+    step read-aloud "$data/read_aloud.jsonl" python -m manifests.prepare read_aloud \
+      "$tune_train" --out "$data" --nj "$nj" "${limit[@]}"
+    step join-base "$base_train" python -m manifests.join "$data/read_aloud.jsonl" \
+      "$data/base/train.jsonl" --out "$base_train"
   fi
   step speakers "$data/speakers.done" python -m manifests.split --check "$train" "$dev" "$test"
   step validate "$data/validate.done" python -m manifests.validate --allow-empty-text \
@@ -149,7 +164,7 @@ fi
 if in_stage 2 "n-gram"; then
   text=()
   [ -z "${recipe[lm_text]}" ] || text=(--text "${recipe[lm_text]}")
-  step lm "$lm/lm.json" python -m lm.train --manifest "$train" "${text[@]}" --dev "$dev" \
+  step lm "$lm/lm.json" python -m lm.train --manifest "$tune_train" "${text[@]}" --dev "$dev" \
     --order "${recipe[lm_order]}" --out "$lm"
 fi
 
@@ -166,16 +181,16 @@ if in_stage 3 "train"; then
     [ -n "$config" ] || die "$conf names no config for system '$system'"
     start=$(start_of "$system")
     if [ -n "$start" ]; then
+      read -ra size <<<"${recipe[${system}_size]}"
       step "$system-init" "$exp/$system/init" python -m "recipes.tiny_$system" \
         --text "$data/base/train.jsonl" "$train" "${normalized[@]}" --window "${recipe[window]}" \
-        --seed "${recipe[seed]}" --out "$exp/$system/init"
+        "${size[@]}" --seed "${recipe[seed]}" --out "$exp/$system/init"
       step "$system-base" "$start" python -m systems.train "$system" \
-        --config "${recipe[${system}_base]}" --train "$data/base/train.jsonl" \
-        --dev "$data/base/dev.jsonl" --exp "$exp/$system/base" \
-        "pretrained=$exp/$system/init" "${train_opts[@]}"
+        --config "${recipe[${system}_base]}" --train "$base_train" --dev "$base_dev" \
+        --exp "$exp/$system/base" "pretrained=$exp/$system/init" "${train_opts[@]}"
     fi
     step "$system-train" "$exp/$system/tuned/final" python -m systems.train "$system" \
-      --config "$config" --train "$train" --dev "$dev" --exp "$exp/$system/tuned" \
+      --config "$config" --train "$tune_train" --dev "$dev" --exp "$exp/$system/tuned" \
       ${start:+"pretrained=$start"} "${train_opts[@]}"
   done
 fi
