@@ -93,9 +93,11 @@ def prepare(
 
 def _import(corpus: str, src: Path, verify_md5: bool, limit: int | None) -> Sets:
     if corpus in ("mini", "read_aloud") and limit is not None and not verify_md5:
-        from manifests.corpora import mini, read_aloud  # they make audio: no more than is wanted
+        from manifests.corpora import mini, read_aloud
 
-        return (mini if corpus == "mini" else read_aloud).import_corpus(src, limit)
+        # These make their audio: no more than is wanted.
+        make = mini.import_corpus if corpus == "mini" else read_aloud.import_corpus
+        return make(src, limit)
     if not verify_md5:
         return import_corpus(corpus, src)
     if corpus != "pasketti":
