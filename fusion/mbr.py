@@ -9,12 +9,11 @@ least risk first; ``score`` is ln of the probability that the members give a tex
 
     {"utt_id":"a-1","system":"mbr","hyps":[{"text":"He goed.","score":-0.22},...]}
 
-Each member's n-best list becomes a distribution, softmax(score / temperature): scores of
-different systems mean different things, so each member has its own temperature. Where a list has
-scores of a language model, score is score + alpha * lm_score + beta * words. The members'
-distributions are mixed by their weights, and errors are counted on normalised words, as the
-scorer counts them (Goel and Byrne, Computer Speech and Language 2000; Xu et al., same journal
-2011, for the relation to ROVER).
+Each member's n-best list becomes a distribution, softmax((score + alpha * lm_score + beta *
+words) / temperature): scores of different systems mean different things, so each member has its
+own temperature. The members' distributions are mixed by their weights, and errors are counted on
+normalised words, as the scorer counts them (Goel and Byrne, Computer Speech and Language 2000; Xu
+et al., same journal 2011, for the relation to ROVER). `fusion.tune` finds all of these on dev.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from fusion.candidates import NO_HYPOTHESIS, Candidates, batches
+from fusion.folds import NO_MANIFEST, References
 from fusion.pool import Ballot, read_pool
 from manifests import Hypothesis, NBest, RowWriter
 
@@ -42,31 +42,47 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SYSTEM = "mbr"
-NO_VOTE = "no member has a result"
 _DIGITS = 5  # what the order of the members may change is far smaller; it must not decide
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the members' lists become one distribution. Without temperatures or weights: all 1."""
+class ListModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What makes a hypothesis of one member likely: ln P is a sum of these, up to a constant."""
 
-    temperatures: tuple[float, ...] = ()  # of each member, > 0; large = all hypotheses alike
+    score: float = 1.0  # of the recogniser's ln score: 1 / temperature
+    lm_score: float = 0.0  # of the language model's, where the list has it
+    words: float = 0.0  # of each word
+    first: float = 0.0  # for being first, which tells more than the scores where others ordered
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the members' lists become one distribution. Without lists or weights: all alike."""
+
+    lists: tuple[ListModel, ...] = ()  # of each member
     weights: tuple[float, ...] = ()  # of each member, >= 0
     loss: Literal["errors", "rate"] = "errors"  # expected word errors, or per word of the truth
     hypotheses: int = 0  # read of each list; 0 = all
-    alpha: float = 0.0  # of lm_score, where a list has it
-    beta: float = 0.0  # added per word, where a list has lm_score
+
+    def apply(
+        self, ballots: Iterable[Ballot], manifest: References = NO_MANIFEST
+    ) -> Iterator[NBest]:
+        """Yield one row for each ballot, see `mbr`; ``manifest`` is not used."""
+        return mbr(ballots, self)
 
 
 def check_settings(settings: Settings, members: int) -> None:
     """Raise ValueError unless the settings fit this many members."""
-    for name in ("temperatures", "weights"):
-        values: tuple[float, ...] = getattr(settings, name)
-        if values and len(values) != members:
-            raise ValueError(f"{name}: {len(values)} values, must be one for each of {members}")
-        if not all(math.isfinite(value) and value >= 0 for value in values):
-            raise ValueError(f"{name}: {values}, must be finite and not negative")
-    if not all(settings.temperatures):
-        raise ValueError(f"temperatures: {settings.temperatures}, must be > 0")
+    for name in ("lists", "weights"):
+        given = len(getattr(settings, name))
+        if given not in (0, members):
+            raise ValueError(f"{name}: {given} values, must be one for each of {members} members")
+    numbers = [
+        *settings.weights,
+        *(x for one in settings.lists for x in msgspec.structs.astuple(one)),
+    ]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"settings are {numbers}, must be finite")
+    if any(weight < 0 for weight in settings.weights):
+        raise ValueError(f"weights: {settings.weights}, must not be negative")
     if settings.weights and not any(settings.weights):
         raise ValueError("weights: all are 0, at least one member must count")
 
@@ -79,39 +95,52 @@ def mbr(ballots: Iterable[Ballot], settings: Settings) -> Iterator[NBest]:
     """
     checked = False
     for candidates in batches(ballots, settings.hypotheses):
+        members = candidates.place.shape[1]
         if not checked:
-            check_settings(settings, candidates.place.shape[1])
+            check_settings(settings, members)
             checked = True
-        each = list_posteriors(candidates, settings)
+        lists = settings.lists or (ListModel(),) * members
+        each = list_posteriors(features(candidates, settings.hypotheses), lists)
         total = mix(candidates, each, settings)
         risk = expected_errors(candidates, total, settings)
         for b in range(len(candidates)):
             yield _row(candidates, b, each[b], total[b], risk[b])
 
 
-def list_posteriors(candidates: Candidates, settings: Settings) -> Floats:
-    """Return each member's probability of its hypotheses, (B, M, H); they sum to 1 in a list.
+def features(candidates: Candidates, hypotheses: int = 0) -> Floats:
+    """Return what `ListModel` weighs of each hypothesis, in its order, (4, B, M, H).
 
-    A list in which a score is missing counts by its first hypothesis alone: its order is all
-    that is known.
+    NaN where there is no hypothesis, and scores where a list lacks one. A list in which a score
+    is missing has none at all: its order is all that is known.
     """
     import numpy as np
 
-    members = candidates.place.shape[1]
     heard = candidates.place != NO_HYPOTHESIS
-    score = candidates.score
-    if settings.alpha or settings.beta:
-        words = np.take_along_axis(
-            candidates.length, np.maximum(candidates.place, 0).reshape(len(score), -1), axis=1
-        ).reshape(score.shape)
-        has_lm = np.all(~heard | ~np.isnan(candidates.lm_score), axis=2, keepdims=True)
-        bonus = settings.alpha * np.nan_to_num(candidates.lm_score) + settings.beta * words
-        score = score + np.where(has_lm & heard, bonus, 0.0)
-    temperatures = np.array(settings.temperatures or (1.0,) * members)
-    scored = np.all(~heard | ~np.isnan(score), axis=2, keepdims=True)
-    first = np.zeros(score.shape)
-    first[:, :, 1:] = -np.inf
-    ln = np.where(heard, np.where(scored, score / temperatures[:, None], first), -np.inf)
+    if hypotheses:
+        heard[:, :, hypotheses:] = False
+    ballots = np.arange(len(candidates))[:, None, None]
+    words = candidates.length[ballots, np.maximum(candidates.place, 0)]
+    first = np.zeros(heard.shape)
+    first[:, :, 0] = 1.0
+    found = [
+        np.where(np.all(~heard | ~np.isnan(score), axis=2, keepdims=True), score, np.nan)
+        for score in (candidates.score, candidates.lm_score)
+    ]
+    return np.where(heard, np.stack([*found, words, first]), np.nan)
+
+
+def list_posteriors(features: Floats, lists: Sequence[ListModel]) -> Floats:
+    """Return each member's probability of its hypotheses, (B, M, H); they sum to 1 in a list.
+
+    A list without scores counts by its first hypothesis alone.
+    """
+    import numpy as np
+
+    score, lm_score, words, first = features
+    of = np.array([msgspec.structs.astuple(one) for one in lists]).T[:, :, None]  # (4, M, 1)
+    ln = of[0] * score + of[1] * np.nan_to_num(lm_score) + of[2] * words + of[3] * first
+    unscored = np.isnan(score) & (first == 1)
+    ln = np.where(unscored, 0.0, np.where(np.isnan(ln), -np.inf, ln))
     peak = ln.max(axis=2, keepdims=True)
     likelihood = np.exp(ln - np.where(np.isfinite(peak), peak, 0.0))
     total = likelihood.sum(axis=2, keepdims=True)
@@ -163,14 +192,11 @@ def _row(candidates: Candidates, b: int, each: Floats, total: Floats, risk: Floa
         (k for k in range(len(known)) if total[k]),
         key=lambda k: (round(float(risk[k]), _DIGITS), -round(float(total[k]), _DIGITS), k),
     )
-    if not order:
-        failed = (Hypothesis(text=""),)
-        return NBest(utt_id=ballot.utt_id, system=SYSTEM, hyps=failed, error=NO_VOTE)
     written = _as_written(candidates, b, each)
     hyps = tuple(
         msgspec.structs.replace(written[k], score=math.log(total[k]), lm_score=None) for k in order
     )
-    return NBest(utt_id=ballot.utt_id, system=SYSTEM, hyps=hyps)
+    return ballot.row_by(SYSTEM, hyps)
 
 
 def _as_written(candidates: Candidates, b: int, each: Floats) -> dict[int, Hypothesis]:
@@ -201,21 +227,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("hypotheses", type=Path, nargs="+", metavar="H.jsonl")
     parser.add_argument("--out", type=Path, required=True, metavar="F.jsonl")
-    parser.add_argument("--temperatures", type=float, nargs="+", default=(), metavar="T")
+    parser.add_argument("--temperatures", type=float, nargs="+", metavar="T", help="default: 1")
     parser.add_argument("--weights", type=float, nargs="+", default=(), metavar="W")
-    parser.add_argument("--loss", choices=("errors", "rate"), default="errors")
-    parser.add_argument("--nbest", dest="hypotheses_read", type=int, default=0, metavar="N")
     parser.add_argument("--alpha", type=float, default=0.0, help="weight of lm_score")
-    parser.add_argument("--beta", type=float, default=0.0, help="added per word with lm_score")
+    parser.add_argument("--beta", type=float, default=0.0, help="added per word")
+    parser.add_argument("--loss", choices=("errors", "rate"), default="errors")
+    parser.add_argument("--nbest", type=int, default=0, metavar="N", help="read of each list")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    temperatures = args.temperatures or [1.0] * len(args.hypotheses)
+    if not all(temperature > 0 for temperature in temperatures):
+        parser.error(f"--temperatures is {temperatures}, must be > 0")
     settings = Settings(
-        temperatures=tuple(args.temperatures),
+        lists=tuple(
+            ListModel(score=1 / t, lm_score=args.alpha / t, words=args.beta / t)
+            for t in temperatures
+        ),
         weights=tuple(args.weights),
         loss=args.loss,
-        hypotheses=args.hypotheses_read,
-        alpha=args.alpha,
-        beta=args.beta,
+        hypotheses=args.nbest,
     )
     try:
         check_settings(settings, len(args.hypotheses))

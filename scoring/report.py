@@ -97,7 +97,7 @@ def _cell(value: str) -> str:
     return value.replace("|", "\\|")
 
 
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Return a table aligned in plain text too; the first ``left`` columns flush left."""
     cells = [[_cell(value) for value in row] for row in (header, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
@@ -149,7 +149,7 @@ def _overall(
                 str(result.failed),
             ]
         )
-    return _markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def _slices(
@@ -178,7 +178,7 @@ def _slices(
         dimension, _, value = name.partition("=")
         wers = _bold_best([result.wer for result in found], show)
         rows.append([f"{dimension} {value}", str(found[0].utts), str(found[0].words), *wers])
-    return "## WER % by slice [95 % interval]\n\n" + _markdown(
+    return "## WER % by slice [95 % interval]\n\n" + markdown_table(
         ["slice", "utterances", "words", *systems], rows
     )
 
@@ -200,7 +200,7 @@ def _speakers(systems: Sequence[str], results: Sequence[Result]) -> str:
         spread = (found[0][0], median(wer for wer, _ in found), found[-1][0])
         rows.append([system, hardest, *(percent(wer) for wer in spread)])
     header = ["system", "hardest speakers", "lowest", "median", "highest"]
-    return "## WER % by speaker\n\n" + _markdown(header, rows, left=2)
+    return "## WER % by speaker\n\n" + markdown_table(header, rows, left=2)
 
 
 def confusions(utterances: Iterable[Scored]) -> dict[str, Counter[str]]:
@@ -236,18 +236,18 @@ def _errors(scores: SystemScores) -> str:
     ]
     depth = max(map(len, columns))
     rows = [[column[i] if i < len(column) else "" for column in columns] for i in range(depth)]
-    parts.append(_markdown(list(counted), rows, left=3))
+    parts.append(markdown_table(list(counted), rows, left=3))
     worst = sorted(
         (scored for scored in scores.utterances if scored.words.errors),
         key=lambda scored: (-scored.words.errors, scored.utterance.utt_id),
     )[:_TOP]
     parts.append("Utterances with the most errors:")
     texts = [[s.utterance.utt_id, str(s.words.errors), _plain(s.ref), _plain(s.hyp)] for s in worst]
-    parts.append(_markdown(["utterance", "errors", "said", "heard"], texts, left=4))
+    parts.append(markdown_table(["utterance", "errors", "said", "heard"], texts, left=4))
     if scores.failed:
         parts.append(f"{_count(len(scores.failed), 'utterance')} could not be decoded:")
         reasons = [[s.utterance.utt_id, s.row.error or ""] for s in scores.failed[:_TOP]]
-        parts.append(_markdown(["utterance", "reason"], reasons, left=2))
+        parts.append(markdown_table(["utterance", "reason"], reasons, left=2))
     return "\n\n".join(parts)
 
 

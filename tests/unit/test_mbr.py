@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusion.candidates import batches, word_distances
-from fusion.mbr import NO_VOTE, Settings, main, mbr
-from fusion.pool import Ballot
+from fusion.mbr import ListModel, Settings, main, mbr
+from fusion.pool import NO_VOTE, Ballot
 from manifests import Hypothesis, NBest, read_nbest, write_rows
 from scoring.counts import count_errors
 from scoring.normalize import normalize_english
@@ -40,7 +40,7 @@ def test_the_middle_wins_over_the_most_probable():
 def test_a_temperature_decides_how_much_a_list_is_believed():
     sure = row([("one cat", 0.0), ("two dogs", -3.0), ("two cows", -3.0), ("two hens", -3.0)])
     assert best(sure) == "one cat"
-    assert best(sure, temperatures=(100.0,)) == "two cows"
+    assert best(sure, lists=(ListModel(score=0.01),)) == "two cows"
 
 
 def test_weights_and_members_that_did_not_vote():
@@ -82,10 +82,17 @@ def test_without_scores_the_first_of_a_list_counts():
 def test_lm_scores_count_only_by_alpha_and_only_where_they_are():
     lists = row([("the cat", -1.0, -9.0), ("a cat", -1.5, -2.0)])
     assert best(lists) == "the cat"
-    assert best(lists, alpha=0.5) == "a cat"
-    assert best(row([("the cat", -1.0), ("a cat", -1.5)]), alpha=0.5) == "the cat"
+    assert best(lists, lists=(ListModel(lm_score=0.5),)) == "a cat"
+    without = row([("the cat", -1.0), ("a cat", -1.5)])
+    assert best(without, lists=(ListModel(lm_score=0.5),)) == "the cat"
     longer = row([("a", -1.0, -1.0), ("a big dog", -2.0, -1.0)])
-    assert best(longer, alpha=0.1, beta=1.0) == "a big dog"
+    assert best(longer, lists=(ListModel(lm_score=0.1, words=1.0),)) == "a big dog"
+
+
+def test_being_first_may_count():
+    lists = row([("the cat", -2.0), ("a cat", -1.0)])
+    assert best(lists) == "a cat"
+    assert best(lists, lists=(ListModel(first=3.0),)) == "the cat"
 
 
 def test_the_loss_may_be_the_rate():
@@ -101,14 +108,18 @@ lists = st.lists(
 ).map(row)
 
 
+def model(weight):
+    return ListModel(score=weight, words=weight / 3, first=weight / 2)
+
+
 @given(st.lists(st.one_of(st.none(), lists), min_size=1, max_size=5), st.randoms())
 def test_the_order_of_members_does_not_matter(rows, random):
     order = list(range(len(rows)))
     random.shuffle(order)
     weights = [0.5 + m for m in range(len(rows))]
-    settings = Settings(weights=tuple(weights), temperatures=tuple(weights))
+    settings = Settings(weights=tuple(weights), lists=tuple(map(model, weights)))
     turned = [weights[m] for m in order]
-    mixed = Settings(weights=tuple(turned), temperatures=tuple(turned))
+    mixed = Settings(weights=tuple(turned), lists=tuple(map(model, turned)))
     (one,) = mbr([ballot(*rows)], settings)
     (other,) = mbr([ballot(*(rows[m] for m in order))], mixed)
     assert one.best.text == other.best.text
@@ -162,7 +173,8 @@ def test_batches_do_not_change_the_answer(monkeypatch):
     [
         ({"weights": (1.0,)}, "weights: 1 values, must be one for each of 2"),
         ({"weights": (0.0, 0.0)}, "at least one member must count"),
-        ({"temperatures": (1.0, 0.0)}, "must be > 0"),
+        ({"weights": (1.0, -1.0)}, "must not be negative"),
+        ({"lists": (ListModel(),)}, "lists: 1 values, must be one for each of 2"),
         ({"weights": (1.0, math.nan)}, "must be finite"),
     ],
 )
@@ -178,8 +190,11 @@ def test_the_command_is_the_call(tmp_path, capsys):
     out = tmp_path / "mbr.jsonl"
     assert main([*map(str, files), "--out", str(out), "--weights", "1", "2"]) == 0
     rows = list(read_nbest(out))
-    settings = Settings(weights=(1.0, 2.0))
+    settings = Settings(weights=(1.0, 2.0), lists=(ListModel(),) * 2)
     pooled = [ballot(*(next(iter(read_nbest(f))) for f in files), utt_id="u0")]
     assert msgspec.json.encode(rows[0]) == msgspec.json.encode(next(mbr(pooled, settings)))
     assert main([*map(str, files), "--out", str(out), "--weights", "1"]) == 1
-    assert capsys.readouterr().err == "fusion.mbr: weights: 1 values, must be one for each of 2\n"
+    assert (
+        capsys.readouterr().err
+        == "fusion.mbr: weights: 1 values, must be one for each of 2 members\n"
+    )

@@ -1,0 +1,132 @@
+"""Settings searched on dev, with a guard against luck.
+
+A search of many settings on few children finds some that fit them by chance. Here a step from
+one set of settings to the next is taken only when the errors that it saves are more than half
+their standard error over speakers; a step to something simpler when it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from fusion.folds import References, fold_of
+from fusion.pool import Ballot
+from scoring.metric import check_ids
+from scoring.normalize import normalize_english
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
+
+S = TypeVar("S")
+
+STEP = 0.5  # standard errors that a step must gain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dev:
+    """A development set: N ballots of the named members, and what was said."""
+
+    members: tuple[str, ...]
+    ballots: tuple[Ballot, ...]
+    references: References
+    truths: tuple[str, ...]  # the texts as the scorer compares them, in the ballots' order
+    words: Ints  # (N,): of the truths
+    speakers: Ints  # (N,): who speaks, from 0; without speakers a session, or each for itself
+    position: dict[str, int]  # of each utt_id
+
+    def mask(self, ballots: Iterable[Ballot]) -> Mask:
+        """Return which of the set's ballots these are, (N,)."""
+        import numpy as np
+
+        chosen = np.zeros(len(self.ballots), dtype=np.bool_)
+        chosen[[self.position[ballot.utt_id] for ballot in ballots]] = True
+        return chosen
+
+    def standard_error(self, errors: Ints, mask: Mask | None = None) -> float:
+        """Return the standard error of the sum of ``errors`` (N,), drawn by speaker.
+
+        Infinite where only one speaker is left, from whom nothing can be told.
+        """
+        import numpy as np
+
+        inside = slice(None) if mask is None else mask
+        number = self.speakers[inside]
+        known = np.unique(number)
+        if len(known) < 2:
+            return float("inf")
+        sums = np.bincount(number, errors[inside].astype(np.float64))[known]
+        return float(np.sqrt(len(sums) * sums.var(ddof=1)))
+
+
+def development(members: Sequence[str], ballots: Sequence[Ballot], references: References) -> Dev:
+    """Return a development set; ValueError unless the ballots' ids are the references'."""
+    import numpy as np
+
+    check_ids(references, [ballot.utt_id for ballot in ballots], "ballots")
+    utterances = [references[ballot.utt_id] for ballot in ballots]
+    truths = tuple(normalize_english(row.text or "") for row in utterances)
+    return Dev(
+        members=tuple(members),
+        ballots=tuple(ballots),
+        references=references,
+        truths=truths,
+        words=np.array([len(truth.split()) for truth in truths], dtype=np.int64),
+        speakers=np.array(fold_of(utterances, len(utterances)), dtype=np.int64),
+        position={ballot.utt_id: n for n, ballot in enumerate(ballots)},
+    )
+
+
+@dataclass(slots=True)
+class Climb(Generic[S]):
+    """A search over settings, which are hashable; each is tried once, on all of dev."""
+
+    dev: Dev
+    errors: Callable[[S], Ints]  # (N,), of every ballot under these settings
+    neighbours: Callable[[S], Iterable[S]]
+    complexity: Callable[[S], float]
+    step: float = STEP
+    _tried: dict[S, Ints] = field(default_factory=dict)
+
+    def errors_of(self, settings: S) -> Ints:
+        """Return the errors of every ballot under ``settings``, (N,)."""
+        if settings not in self._tried:
+            self._tried[settings] = self.errors(settings)
+        return self._tried[settings]
+
+    def best(self, starts: Sequence[S], mask: Mask) -> S:
+        """Return the best settings for the ballots of ``mask``, reached from any of ``starts``.
+
+        A later start must beat the best so far by the same measure as a step does.
+        """
+        found = self._from(starts[0], mask)
+        for start in starts[1:]:
+            other = self._from(start, mask)
+            if self._is_step(found, other, mask):
+                found = other
+        return found
+
+    def _from(self, settings: S, mask: Mask) -> S:
+        while True:
+            steps = [
+                other
+                for other in dict.fromkeys(self.neighbours(settings))
+                if other != settings and self._is_step(settings, other, mask)
+            ]
+            if not steps:
+                return settings
+            settings = min(
+                steps, key=lambda s: (int(self.errors_of(s)[mask].sum()), self.complexity(s))
+            )
+
+    def _is_step(self, here: S, there: S, mask: Mask) -> bool:
+        saved = self.errors_of(here) - self.errors_of(there)
+        gain = int(saved[mask].sum())
+        if self.complexity(there) < self.complexity(here):
+            return gain >= 0
+        return gain > 0 and gain > self.step * self.dev.standard_error(saved, mask)

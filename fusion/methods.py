@@ -1,0 +1,93 @@
+"""The ways to combine that `fusion.tune` chooses from, from the simplest on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from fusion.by_confidence import ConfidenceMethod, ConfidenceModel
+from fusion.by_kind import HeuristicMethod, HeuristicModel
+from fusion.climb import Dev
+from fusion.folds import NO_MANIFEST, Fitted, References
+from fusion.mbr import Settings as MbrSettings
+from fusion.mbr_search import MbrSearch
+from fusion.pool import Ballot
+from fusion.subset import Subset
+from fusion.truth import best_member, outcome
+from manifests import NBest
+
+
+class SubsetMethod(Protocol):
+    """A way to combine members that may find some of them not worth asking."""
+
+    def fit(self, ballots: Sequence[Ballot], references: References) -> Subset:
+        """Learn from ballots, which are some of the development set's."""
+        ...
+
+
+class Alone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the pool's only member heard."""
+
+    def apply(
+        self, ballots: Iterable[Ballot], manifest: References = NO_MANIFEST
+    ) -> Iterator[NBest]:
+        """Yield the member's row for each ballot; ``manifest`` is not used."""
+        for ballot in ballots:
+            yield ballot.row_by("member", ballot.hyps_of(0))
+
+
+@dataclass(frozen=True)
+class BestMember:
+    """Finds the member with the fewest errors: what any fusion has to beat."""
+
+    dev: Dev
+
+    def fit(self, ballots: Sequence[Ballot], references: References) -> Subset:
+        """Return the member that is best on ``ballots``."""
+        best = best_member(outcome(ballots, references), self.dev.members)
+        return Subset((best,), Alone())
+
+
+class _OfAll(Protocol):
+    def fit(self, ballots: Sequence[Ballot], references: References) -> Fitted: ...
+
+
+@dataclass(frozen=True)
+class Everybody:
+    """A method that decides for itself what each member is worth, and needs all of them."""
+
+    method: _OfAll
+    members: int
+
+    def fit(self, ballots: Sequence[Ballot], references: References) -> Subset:
+        """Fit the method on all members."""
+        return Subset(tuple(range(self.members)), self.method.fit(ballots, references))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to combine, by the name it has in a tuned file."""
+
+    name: str
+    rank: int  # of two that are equally good, the one of lower rank is chosen
+    learner: Callable[[Dev], SubsetMethod]
+    model: Any  # the type of what it learns, a msgspec struct
+
+
+def _everybody(method: Callable[[tuple[str, ...]], _OfAll]) -> Callable[[Dev], SubsetMethod]:
+    return lambda dev: Everybody(method(dev.members), len(dev.members))
+
+
+MEMBER = "member"
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(MEMBER, 0, BestMember, Alone),
+        Kind("heuristic", 1, _everybody(HeuristicMethod), HeuristicModel),
+        Kind("confidence", 2, _everybody(ConfidenceMethod), ConfidenceModel),
+        Kind("mbr", 2, MbrSearch, MbrSettings),
+    )
+}

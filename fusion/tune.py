@@ -1,0 +1,206 @@
+"""Choose on dev how the members are combined, by speaker-grouped cross-validation.
+
+    python -m fusion.tune exp/hyp/dev/whisper.jsonl exp/hyp/dev/nemo.jsonl --ref DEV.jsonl \\
+        --out exp/fusion/tuned.yaml --held-out exp/hyp/dev/fused.jsonl
+
+reads one hypothesis file for each member and a manifest with texts, and writes one small file
+that `fusion.apply` reads, with the report beside it (``tuned.md``, ``tuned.json``)::
+
+    {method: mbr, members: [nemo, whisper], settings: {settings: {weights: [1.0, 0.5], ...}}, ...}
+
+Every method is fitted on four fifths of the speakers and judged on the others, five times. Of
+those that are within one standard error of the best, over speakers, the simplest is chosen
+(Breiman et al., Classification and Regression Trees, 1984), then fitted on all of dev. A single
+member is among the choices, so what does not help is not used. ``--held-out`` takes the rows
+that dev would have got from this procedure, every speaker's from fitting and choosing without
+him: the figures that may be compared with test's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fusion.climb import Dev, development
+from fusion.folds import FOLDS, fold_of, held_out, read_dev
+from fusion.methods import KINDS, MEMBER
+from fusion.oracle import oracle
+from fusion.pool import Ballot
+from fusion.subset import Subset
+from fusion.truth import outcome
+from fusion.tune_report import MethodFigures, Report, render_report
+from fusion.tuned import Tuned, plain, write_tuned
+from manifests import NBest, write_atomic, write_rows
+from scoring.report import percent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """One method on dev."""
+
+    method: str
+    rows: list[NBest]  # held out
+    errors: Ints  # (N,), of them
+    fitted: Subset
+    fitted_errors: int
+    seconds: float
+
+
+def tune(dev: Dev, methods: Sequence[str] = tuple(KINDS)) -> tuple[Tuned, Report, list[NBest]]:
+    """Return how to combine the members, how that was decided, and dev's held-out rows.
+
+    ValueError for a method that there is not, or with fewer than two utterances.
+    """
+    import numpy as np
+
+    unknown = sorted(set(methods) - KINDS.keys())
+    if unknown:
+        raise ValueError(f"method is {unknown[0]!r}, must be one of: {', '.join(KINDS)}")
+    wanted = [name for name in KINDS if name in methods or name == MEMBER]
+    trials = [_try(name, dev) for name in wanted]
+    everybody = np.ones(len(dev.ballots), dtype=np.bool_)
+    chosen = choose(trials, dev, everybody)
+    rows, errors = _procedure(trials, dev)
+    texts = {utt_id: row.text or "" for utt_id, row in dev.references.items()}
+    best = oracle(texts, dev.ballots, dev.members)
+    total = max(1, int(dev.words.sum()))
+    report = Report(
+        utts=len(dev.ballots),
+        words=int(dev.words.sum()),
+        speakers=len(set(dev.speakers.tolist())),
+        methods=_figures(trials, dev),
+        chosen=chosen.method,
+        wer=int(errors.sum()) / total,
+        oracle=best,
+    )
+    tuned = Tuned(
+        method=chosen.method,
+        members=tuple(dev.members[m] for m in chosen.fitted.members),
+        settings=plain(chosen.fitted.fitted),
+        ranking=tuple(sorted(best.members, key=lambda name: (best.members[name], name))),
+    )
+    return tuned, report, rows
+
+
+def _try(name: str, dev: Dev) -> Trial:
+    started = time.perf_counter()
+    learner = KINDS[name].learner(dev)
+    rows = held_out(learner, dev.ballots, dev.references)
+    fitted = learner.fit(dev.ballots, dev.references)
+    again = list(fitted.apply(dev.ballots, dev.references))
+    seconds = time.perf_counter() - started
+    log.info("%s: %.1f s", name, seconds)
+    errors = _errors(rows, dev)
+    return Trial(name, rows, errors, fitted, int(_errors(again, dev).sum()), seconds)
+
+
+def _errors(rows: Sequence[NBest], dev: Dev) -> Ints:
+    ballots = [Ballot(row.utt_id, (row,)) for row in rows]
+    return outcome(ballots, dev.references).errors[:, 0]
+
+
+def choose(trials: Sequence[Trial], dev: Dev, mask: Mask) -> Trial:
+    """Return the simplest of the trials within one standard error of the best, on ``mask``.
+
+    Of equally simple ones the one with fewer errors; of equal ones the first.
+    """
+    best = min(trials, key=lambda trial: int(trial.errors[mask].sum()))
+    good = [
+        trial
+        for trial in trials
+        if (worse := trial.errors - best.errors)[mask].sum() <= dev.standard_error(worse, mask)
+    ]
+    return min(good, key=lambda t: (KINDS[t.method].rank, int(t.errors[mask].sum())))
+
+
+def _procedure(trials: Sequence[Trial], dev: Dev) -> tuple[list[NBest], Ints]:
+    """Return each fold by the method that the other folds would have chosen, and the errors."""
+    import numpy as np
+
+    fold = np.array(fold_of([dev.references[b.utt_id] for b in dev.ballots], FOLDS))
+    rows: list[NBest | None] = [None] * len(fold)
+    errors = np.zeros(len(fold), dtype=np.int64)
+    for held in np.unique(fold):
+        trial = choose(trials, dev, fold != held)
+        for n in np.flatnonzero(fold == held).tolist():
+            rows[n], errors[n] = trial.rows[n], trial.errors[n]
+    return [row for row in rows if row is not None], errors
+
+
+def _figures(trials: Sequence[Trial], dev: Dev) -> tuple[MethodFigures, ...]:
+    best = min(trials, key=lambda trial: int(trial.errors.sum()))
+    total = max(1, int(dev.words.sum()))
+    found = []
+    for trial in trials:
+        worse = trial.errors - best.errors
+        spread = dev.standard_error(worse)
+        found.append(
+            MethodFigures(
+                method=trial.method,
+                wer=int(trial.errors.sum()) / total,
+                behind_best=int(worse.sum()) / total,
+                standard_error=spread / total if math.isfinite(spread) else None,
+                members=tuple(dev.members[m] for m in trial.fitted.members),
+                wer_fitted=trial.fitted_errors / total,
+                seconds=round(trial.seconds, 2),
+            )
+        )
+    return tuple(found)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fusion.tune",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("hypotheses", type=Path, nargs="+", metavar="H.jsonl", help="of dev")
+    parser.add_argument("--ref", type=Path, required=True, help="dev's manifest, with texts")
+    parser.add_argument("--out", type=Path, required=True, metavar="TUNED.yaml")
+    parser.add_argument("--held-out", type=Path, metavar="F.jsonl", help="dev's rows, fused")
+    parser.add_argument(
+        "--methods", nargs="+", default=list(KINDS), metavar="M", help=f"default: {' '.join(KINDS)}"
+    )
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        # By name, so that the order of the files does not matter.
+        paths = sorted(args.hypotheses, key=lambda path: path.stem)
+        tuned, report, rows = tune(development(*read_dev(paths, args.ref)), args.methods)
+        if args.held_out is not None:
+            note = "every speaker by what was fitted and chosen without him"
+            write_rows(args.held_out, rows, meta={"members": paths, "rows": note})
+        text = msgspec.json.format(msgspec.json.encode(report), indent=1).decode()
+        write_atomic(args.out.with_suffix(".json"), text + "\n")
+        write_atomic(args.out.with_suffix(".md"), render_report(report, tuned.ranking[0]))
+        write_tuned(args.out, tuned)
+    except (OSError, ValueError) as error:
+        print(f"fusion.tune: {error}", file=sys.stderr)
+        return 1
+    for figures in report.methods:
+        print(f"{figures.method}: WER {percent(figures.wer)} % on held-out speakers")
+    print(f"chosen: {tuned.method} of {', '.join(tuned.members)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

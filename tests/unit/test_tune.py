@@ -1,0 +1,270 @@
+"""Tuning on dev: what helps is found, what does not is left out, luck is not taken for skill."""
+
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+
+from fusion import apply as apply_command
+from fusion import tune as tune_command
+from fusion.apply import apply
+from fusion.candidates import batches, candidate_errors
+from fusion.climb import Climb, development
+from fusion.list_model import fit_list_model, least_wrong
+from fusion.mbr import ListModel, Settings, features
+from fusion.mbr_search import MbrSearch
+from fusion.methods import KINDS, Alone
+from fusion.pool import Ballot
+from fusion.subset import Subset
+from fusion.tune import choose, tune
+from fusion.tuned import Tuned, model_path, plain, read_tuned, write_tuned
+from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
+
+SENTENCE = "the a cat dog bird house ran saw big red my goed sat on under tree ball"
+WORDS = SENTENCE.split()
+
+
+def corpus(utterances=80, speakers=8, seed=1):
+    """Sentences of several speakers."""
+    rng = random.Random(seed)
+    return {
+        f"u{n:03}": Utterance(
+            utt_id=f"u{n:03}",
+            audio_filepath="x.flac",
+            duration=2.0,
+            text=" ".join(rng.choices(WORDS, k=rng.randint(2, 7))),
+            speaker=f"s{n % speakers}",
+        )
+        for n in range(utterances)
+    }
+
+
+def listener(references, rate, seed):
+    """A member that hears each word wrong with probability ``rate``, and doubts what is wrong."""
+    rng = random.Random(seed)
+    rows = []
+    for utt_id, row in references.items():
+        words = row.text.split()
+        heard = [w if rng.random() > rate else rng.choice(WORDS) for w in words]
+        wrong = sum(a != b for a, b in zip(words, heard, strict=True))
+        hyps = [Hypothesis(text=" ".join(heard), score=-0.5 - wrong)]
+        for _ in range(2):
+            other = [w if rng.random() > rate else rng.choice(WORDS) for w in heard]
+            hyps.append(Hypothesis(text=" ".join(other), score=hyps[-1].score - 1.0))
+        rows.append(NBest(utt_id=utt_id, system="s", hyps=tuple(hyps)))
+    return rows
+
+
+def dev_of(references, members):
+    ballots = [Ballot(rows[0].utt_id, rows) for rows in zip(*members.values(), strict=True)]
+    return development(tuple(members), ballots, references)
+
+
+REFERENCES = corpus()
+MEMBERS = {f"m{n}": listener(REFERENCES, 0.25, n) for n in range(3)}
+
+
+def test_members_that_err_apart_are_combined():
+    tuned, report, rows = tune(dev_of(REFERENCES, MEMBERS), ["mbr"])
+    member, mbr = report.methods
+    assert report.chosen == tuned.method == "mbr"
+    assert len(tuned.members) == 3
+    assert mbr.wer < 0.7 * member.wer
+    assert report.wer == pytest.approx(mbr.wer)
+    assert [row.utt_id for row in rows] == list(REFERENCES)
+    assert member.wer_fitted == report.oracle.members[tuned.ranking[0]] / report.words
+
+
+def test_what_does_not_help_is_not_asked():
+    members = {"good": listener(REFERENCES, 0.1, 1), "bad": listener(REFERENCES, 0.9, 2)}
+    tuned, report, _ = tune(dev_of(REFERENCES, members))
+    assert report.chosen == "member"
+    assert tuned.members == ("good",)
+    assert tuned.ranking == ("good", "bad")
+
+
+def test_a_copy_of_a_member_adds_nothing():
+    members = {"a": MEMBERS["m0"], "b": MEMBERS["m0"]}
+    tuned, _, _ = tune(dev_of(REFERENCES, members), ["mbr"])
+    assert tuned.method == "member"
+
+
+def test_a_method_never_sees_the_speaker_that_it_is_judged_on(monkeypatch):
+    seen = []
+
+    class Spy:
+        def __init__(self, dev):
+            self.dev = dev
+
+        def fit(self, ballots, references):
+            speakers = {references[b.utt_id].speaker for b in ballots}
+            return Subset((0,), _Watched(speakers))
+
+    class _Watched:
+        def __init__(self, fitted_on):
+            self.fitted_on = fitted_on
+
+        def apply(self, ballots, manifest):
+            for ballot in ballots:
+                row = manifest[ballot.utt_id]
+                seen.append((row.speaker in self.fitted_on, row.text))
+                yield ballot.rows[0]
+
+    monkeypatch.setitem(KINDS, "mbr", dataclasses.replace(KINDS["mbr"], learner=Spy))
+    dev = dev_of(REFERENCES, MEMBERS)
+    tune_command._try("mbr", dev)
+    held_out = seen[: len(dev.ballots)]
+    assert not any(known or text is not None for known, text in held_out)
+
+
+def test_the_simplest_within_a_standard_error_is_chosen():
+    dev = dev_of(REFERENCES, MEMBERS)
+    everybody = np.ones(len(dev.ballots), dtype=bool)
+    base = np.full(len(dev.ballots), 2)
+
+    def trial(method, saved):
+        return tune_command.Trial(method, [], base - saved, Subset((0,), Alone()), 0, 0.0)
+
+    per_speaker = dev.speakers
+    steady = (per_speaker >= 0).astype(int)  # every speaker gains as much
+    lucky = np.where(per_speaker == 0, 3, 0)  # all of the gain is one speaker's
+    member = trial("member", 0 * base)
+    assert choose([member, trial("mbr", steady)], dev, everybody).method == "mbr"
+    assert choose([member, trial("mbr", lucky)], dev, everybody).method == "member"
+
+
+def test_steps_need_more_than_luck_and_simpler_is_free():
+    dev = dev_of(REFERENCES, MEMBERS)
+    everybody = np.ones(len(dev.ballots), dtype=bool)
+    base = np.full(len(dev.ballots), 5)
+    lucky = np.where(np.arange(len(base)) == 3, 4, 5)  # one error in all
+    table = {0: base, 1: lucky, 2: base - 1}
+
+    def best(start, around, complexity):
+        climb = Climb(dev, table.__getitem__, lambda _: around, complexity, step=2.0)
+        return climb.best([start], everybody)
+
+    assert best(0, [1], float) == 0
+    assert best(0, [1, 2], float) == 2
+    assert best(1, [0], float) == 1
+    assert best(0, [1], lambda settings: -settings) == 1
+
+
+def test_one_speaker_proves_nothing():
+    references = corpus(utterances=12, speakers=1)
+    dev = dev_of(references, {n: listener(references, 0.3, s) for s, n in enumerate("ab")})
+    only = np.zeros(len(dev.ballots), dtype=bool)
+    only[0] = True
+    assert dev.standard_error(np.ones(len(dev.ballots), dtype=np.int64), only) == float("inf")
+
+
+def test_list_models_say_what_the_scores_are_worth():
+    rng = np.random.default_rng(1)
+    count, truth = 4000, 0.5
+    score = rng.normal(0, 3, (count, 4))
+    likelihood = np.exp(truth * score)
+    share = likelihood / likelihood.sum(axis=1, keepdims=True)
+    chosen = (share.cumsum(axis=1) > rng.random((count, 1))).argmax(axis=1)
+    found = fit_list_model(
+        np.stack([score, np.full_like(score, np.nan), np.full_like(score, 3.0), score * 0]),
+        np.arange(4) == chosen[:, None],
+    )
+    assert found.score == pytest.approx(truth, rel=0.1)
+    assert found.lm_score == found.words == found.first == 0
+
+
+def test_lists_that_say_nothing_leave_the_model_as_it_is():
+    rows = [NBest(utt_id="u", system="s", hyps=(Hypothesis(text="a"), Hypothesis(text="b")))]
+    (candidates,) = batches([Ballot("u", tuple(rows))])
+    right = least_wrong(candidates, candidate_errors(candidates, ["a"]))
+    assert right.tolist() == [[[True, False]]]
+    assert fit_list_model(features(candidates)[:, :, 0], right[:, 0]) == ListModel()
+
+
+def test_what_was_searched_is_what_is_applied():
+    dev = dev_of(REFERENCES, MEMBERS)
+    search = MbrSearch(dev)
+    fitted = search.fit(dev.ballots, dev.references)
+    expected = search._errors(
+        Settings(weights=fitted.fitted.weights, lists=fitted.fitted.lists, loss=fitted.fitted.loss)
+    )
+    made = tune_command._errors(list(fitted.apply(dev.ballots)), dev)
+    assert fitted.members == (0, 1, 2)
+    assert made.tolist() == expected.tolist()
+
+
+def test_a_tuned_file_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "tuned.yaml"
+    small = plain(Settings(lists=(ListModel(score=1e-5),), weights=(1.0,)))
+    for settings in (small, small | {"lists": small["lists"] * 100, "weights": [1.0] * 100}):
+        tuned = Tuned(method="mbr", members=("a",), ranking=("a", "b"), settings=settings)
+        write_tuned(path, tuned)
+        assert read_tuned(path) == tuned
+        assert isinstance(read_tuned(path).model(), Settings)
+    assert model_path(path).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a", "Expected `object`"),
+        ("a: [", "is no file of fusion.tune"),
+        ("{method: vote, members: [], ranking: [], settings: {}}", "method is 'vote', must be one"),
+        ("{method: mbr, members: [], ranking: [], settings: {x: 1}}", "settings of mbr: "),
+    ],
+)
+def test_a_bad_tuned_file_is_one_line(tmp_path, capsys, text, message):
+    path = tmp_path / "tuned.yaml"
+    path.write_text(text)
+    out = str(tmp_path / "out.jsonl")
+    assert apply_command.main([str(path), "--hyp", str(tmp_path), "--out", out]) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_where_nobody_asked_has_a_result_the_best_other_stands_in():
+    def row(text, error=None):
+        return NBest(utt_id="u", system="s", hyps=(Hypothesis(text=text),), error=error)
+
+    asked = Subset((0,), Alone())
+    failed, other = row("", error="damaged"), row("hello")
+    (found,) = apply(asked, [Ballot("u", (failed, failed, other))])
+    assert (found.best.text, found.error, found.system) == ("hello", None, "member")
+    (found,) = apply(asked, [Ballot("u", (failed, None))])
+    assert found.error is not None
+
+
+def test_the_commands(tmp_path, capsys):
+    hyp = tmp_path / "hyp"
+    for name, rows in MEMBERS.items():
+        write_rows(hyp / f"{name}.jsonl", rows)
+    ref = tmp_path / "dev.jsonl"
+    write_rows(ref, REFERENCES.values())
+    out, held = tmp_path / "tuned.yaml", tmp_path / "fused.jsonl"
+    files = [str(hyp / f"{name}.jsonl") for name in MEMBERS]
+    command = ["--ref", str(ref), "--out", str(out), "--held-out", str(held), "--methods", "mbr"]
+    assert tune_command.main([*files, *command]) == 0
+    assert "chosen: mbr of m0, m1, m2" in capsys.readouterr().out
+    first = out.read_bytes(), held.read_bytes()
+    assert tune_command.main([*files[::-1], *command]) == 0
+    assert (out.read_bytes(), held.read_bytes()) == first  # whoever is named first
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert report["chosen"] == "mbr"
+    assert "| **mbr**" in out.with_suffix(".md").read_text()
+
+    fused = tmp_path / "test.jsonl"
+    assert apply_command.main([str(out), "--hyp", str(hyp), "--out", str(fused)]) == 0
+    rows = list(read_nbest(fused))
+    tuned = read_tuned(out)
+    ballots = [Ballot(r[0].utt_id, r) for r in zip(*MEMBERS.values(), strict=True)]
+    assert tuned.members == ("m0", "m1", "m2")
+    assert rows == list(tuned.model().apply(ballots))
+    capsys.readouterr()
+    (hyp / "m1.jsonl").unlink()
+    assert apply_command.main([str(out), "--hyp", str(hyp), "--out", str(fused)]) == 1
+    assert "has no m1.jsonl" in capsys.readouterr().err
+    assert tune_command.main([*files[:1], *command[:-1], "vote"]) == 1
+    assert "method is 'vote', must be one of: member" in capsys.readouterr().err
