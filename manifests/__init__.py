@@ -14,6 +14,7 @@ from manifests.jsonl import (
 from manifests.rows import (
     AGE_BUCKETS,
     AgeBucket,
+    Arc,
     Hypothesis,
     LogProb,
     NBest,
@@ -21,6 +22,7 @@ from manifests.rows import (
     Seconds,
     Utterance,
     Word,
+    WordNetwork,
     age_bucket,
     safe_utt_id,
 )
@@ -29,6 +31,7 @@ from manifests.text import normalize_text
 __all__ = [
     "AGE_BUCKETS",
     "AgeBucket",
+    "Arc",
     "Hypothesis",
     "LogProb",
     "NBest",
@@ -38,6 +41,7 @@ __all__ = [
     "Seconds",
     "Utterance",
     "Word",
+    "WordNetwork",
     "age_bucket",
     "normalize_text",
     "part_path",

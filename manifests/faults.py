@@ -13,19 +13,23 @@ from manifests.rows import (
     NBest,
     Row,
     Utterance,
+    WordNetwork,
     nbest_problems,
+    network_problems,
     utterance_problems,
 )
 
 _CHECKS: dict[type[Row], Callable[[Any], list[str]]] = {
     Utterance: utterance_problems,
     NBest: nbest_problems,
+    WordNetwork: network_problems,
 }
 # What stands for a required field that is missing or of a wrong type while the others are
 # checked.
 _PLACEHOLDERS: dict[type[Row], dict[str, Any]] = {
     Utterance: {"utt_id": "x", "audio_filepath": "x", "duration": 1.0},
     NBest: {"utt_id": "x", "system": "x", "hyps": ({"text": ""},)},
+    WordNetwork: {"utt_id": "x", "system": "x", "slots": ()},
 }
 _SHOWN = 60  # characters of a value in a message
 

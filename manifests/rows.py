@@ -89,6 +89,24 @@ class NBest(Row, frozen=True, kw_only=True):
         return self.hyps[0]
 
 
+class Arc(Row, frozen=True, kw_only=True):
+    """One word that some voter has in a slot; "" is the null word, nothing said there."""
+
+    text: str  # as it is written into a transcript
+    share: float  # of the slot's votes, in [0, 1]
+
+
+class WordNetwork(Row, frozen=True, kw_only=True):
+    """What a fusion chose from: slots in the order of speech, each with its arcs, best first.
+
+    Each way through, an arc of every slot, is a transcript: their texts, joined by spaces.
+    """
+
+    utt_id: str
+    system: str
+    slots: tuple[tuple[Arc, ...], ...]
+
+
 class Rejected(Row, frozen=True, kw_only=True):
     """What could not become, or stay, an utterance; kept in lists so that nothing goes silently."""
 
@@ -145,6 +163,22 @@ def utterance_problems(row: Utterance) -> list[str]:
         problems.append(f"duration is {row.duration:g} s, must be > 0")
     if not 0 <= row.offset < math.inf:
         problems.append(f"offset is {row.offset:g} s, must be >= 0")
+    return problems
+
+
+def network_problems(row: WordNetwork) -> list[str]:
+    """Return what is wrong with a network by itself, each as "value, rule"."""
+    problems = []
+    if not UTT_ID.fullmatch(row.utt_id):
+        problems.append(f"utt_id is {row.utt_id!r}, must match [A-Za-z0-9._-]+")
+    if not all(row.slots):
+        problems.append("a slot is empty, must hold at least one arc (nothing said is text '')")
+    problems += [
+        f"share is {arc.share:g}, must lie in [0, 1]"
+        for slot in row.slots
+        for arc in slot
+        if not 0 <= arc.share <= 1
+    ]
     return problems
 
 

@@ -1,0 +1,98 @@
+"""From the keys that won back to text: written as its voters wrote it, scored as was voted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rapidfuzz.distance import Levenshtein
+
+from fusion.tokens import Keys, Space, Unit, scored
+from manifests import Word
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A voter's unit whose keys stand in the winning sequence, from ``first`` on."""
+
+    first: int
+    unit: Unit
+    weight: int
+    words: tuple[Word, ...] | None = None  # the unit's, where the voter gave times
+
+
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """``words`` write the keys ``first`` to ``first + keys - 1`` of a sequence."""
+
+    first: int
+    keys: int
+    words: tuple[str, ...]
+    pieces: tuple[Piece, ...] = ()  # of all who wrote it so; none: the key itself is written
+
+
+def spell(keys: Keys, pieces: Iterable[Piece], space: Space) -> list[Spelled]:
+    """Return the spelling of ``keys`` that most votes stand behind.
+
+    It is scored as ``keys`` where any spelling is: "one" and "two" side by side are "12" to the
+    scorer, and no text is "1 2". Then the nearest is taken.
+    """
+    found: dict[int, dict[tuple[tuple[str, ...], int], list[Piece]]] = {}
+    for piece in pieces:
+        kind = (piece.unit.words, len(piece.unit.keys))
+        found.setdefault(piece.first, {}).setdefault(kind, []).append(piece)
+    spelled = _heaviest(keys, found)
+    if scored(_text(spelled), space).split() == list(keys):
+        return spelled
+    plain = [Spelled(n, 1, (key,)) for n, key in enumerate(keys)]
+    return min(spelled, plain, key=lambda way: _distance(way, keys, space))
+
+
+def _heaviest(
+    keys: Keys, found: dict[int, dict[tuple[tuple[str, ...], int], list[Piece]]]
+) -> list[Spelled]:
+    """Return the way through the pieces on which every key has the most votes, from the end on."""
+    votes = [0] * (len(keys) + 1)
+    step = [Spelled(n, 1, (key,)) for n, key in enumerate(keys)]
+    for n in range(len(keys) - 1, -1, -1):
+        votes[n] = votes[n + 1]
+        for (words, width), pieces in sorted(found.get(n, {}).items()):
+            total = width * sum(piece.weight for piece in pieces) + votes[n + width]
+            if total > votes[n]:
+                votes[n], step[n] = total, Spelled(n, width, words, tuple(pieces))
+    way, n = [], 0
+    while n < len(keys):
+        way.append(step[n])
+        n += step[n].keys
+    return way
+
+
+def _text(spelled: Iterable[Spelled]) -> str:
+    return " ".join(word for part in spelled for word in part.words)
+
+
+def _distance(way: Sequence[Spelled], keys: Keys, space: Space) -> int:
+    return Levenshtein.distance(scored(_text(way), space).split(), keys)
+
+
+def timed_words(spelled: Sequence[Spelled], confidences: Sequence[float]) -> tuple[Word, ...]:
+    """Return the words of a spelling with their voters' mean times.
+
+    ``confidences`` are those of the keys; of several in one spelling the least counts.
+    """
+    words = []
+    for part in spelled:
+        confidence = min(confidences[part.first : part.first + part.keys])
+        timed = [piece.words for piece in part.pieces if piece.words]
+        for n, text in enumerate(part.words):
+            here = [given[n] for given in timed]
+            starts = [word.start for word in here if word.start is not None]
+            ends = [word.end for word in here if word.end is not None]
+            words.append(
+                Word(text=text, start=_mean(starts), end=_mean(ends), confidence=confidence)
+            )
+    return tuple(words)
+
+
+def _mean(times: list[float]) -> float | None:
+    return round(sum(sorted(times)) / len(times), 4) if times else None

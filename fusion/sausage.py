@@ -1,0 +1,177 @@
+"""One utterance's network after the vote: its best ways through, as text, and all its arcs."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from fusion.network import Networks
+from fusion.render import Piece, spell, timed_words
+from fusion.tokens import Keys, Space, Unit
+from fusion.vote import Votes
+from manifests import Arc, Hypothesis, Word
+
+if TYPE_CHECKING:
+    from lm.ngram import NGram
+
+_TIES = 16  # of the ways through equally many votes so many are followed
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One hypothesis that votes; ``words`` has one entry for each word of its text."""
+
+    member: int
+    weight: float
+    units: tuple[Unit, ...]
+    keys: Keys
+    words: tuple[Word, ...] | None
+
+    @property
+    def confidences(self) -> tuple[float, ...] | None:
+        """Those of its keys; a unit of several words is as sure as the least of them."""
+        known = [w.confidence for w in self.words or () if w.confidence is not None]
+        if self.words is None or not known:
+            return None
+        mean = sum(known) / len(known)
+        sure = [mean if word.confidence is None else word.confidence for word in self.words]
+        return tuple(
+            min(sure[unit.first : unit.first + len(unit.words)])
+            for unit in self.units
+            for _ in unit.keys
+        )
+
+
+class Sausage:
+    """The slots of utterance ``b`` of a batch: in each the words, and their shares of the votes.
+
+    ``voters`` are those of the vote, in its order.
+    """
+
+    def __init__(
+        self, voters: Sequence[Heard], networks: Networks, votes: Votes, b: int, space: Space
+    ) -> None:
+        self.voters = voters
+        self.space = space
+        slots = int(networks.slots[b])
+        self._vocabulary = networks.vocabulary[b]
+        self._said = votes.said[: len(voters), :slots, b].tolist()
+        self._weight = votes.weight[:, b].tolist()
+        support = votes.support[: len(voters), :slots, b].tolist()
+        total = votes.total[:slots, b].tolist()
+        # Of each slot: words with their shares, the winner first, the others by share and voter.
+        self.shares: list[dict[int, float]] = []
+        for slot, winner in enumerate(votes.winner[:slots, b].tolist()):
+            order = sorted(range(len(voters)), key=lambda n: (n != winner, -support[n][slot], n))
+            self.shares.append({self._said[n][slot]: support[n][slot] / total[slot] for n in order})
+
+    def break_ties(self, ngram: NGram) -> None:
+        """Let the n-gram choose among words with equally many votes (not between word and gap)."""
+        if not any(len(_tied(shares)) > 1 for shares in self.shares):
+            return
+        beam: list[tuple[float, object, list[int]]] = [(0.0, ngram.begin(), [])]
+        for shares in self.shares:
+            grown = []
+            for word in _tied(shares):
+                for score, state, way in beam:
+                    after, gain = state, 0.0
+                    if word:
+                        after, gain = ngram.score_word(state, self._vocabulary[word])
+                    grown.append((score + gain, after, [*way, word]))
+            beam = heapq.nlargest(_TIES, grown, key=lambda one: one[0])
+        best = max(beam, key=lambda one: one[0] + ngram.score_end(one[1]))
+        self.shares = [
+            {word: shares[word], **shares}
+            for word, shares in zip(best[2], self.shares, strict=True)
+        ]
+
+    def hypotheses(self, count: int = 1) -> tuple[Hypothesis, ...]:
+        """Return the ``count`` best ways through as texts that differ, fewer if there are fewer."""
+        found: dict[str, Hypothesis] = {}
+        for score, way in self._ways(count):
+            hyp = self._write(score, way)
+            found.setdefault(hyp.text, hyp)
+        return tuple(found.values())
+
+    def arcs(self) -> tuple[tuple[Arc, ...], ...]:
+        """Return the slots, each with what is written for its words, best first."""
+        return tuple(
+            tuple(
+                Arc(text=self._spelling(slot, word), share=round(share, 6))
+                for word, share in shares.items()
+            )
+            for slot, shares in enumerate(self.shares)
+        )
+
+    def _ways(self, count: int) -> list[tuple[float, list[int]]]:
+        """Return the ``count`` best ways: natural-log score, and the word of each slot."""
+        ways: list[tuple[float, list[int]]] = [(0.0, [])]
+        for shares in self.shares:
+            arcs = list(shares.items())[:count]
+            grown = [
+                (score + math.log(share), [*way, word])
+                for score, way in ways
+                for word, share in arcs
+            ]
+            # Stable: of equals the one whose words come first in their slots.
+            ways = heapq.nlargest(count, grown, key=lambda one: one[0]) if count > 1 else grown
+        return ways
+
+    def _write(self, score: float, way: Sequence[int]) -> Hypothesis:
+        slots = [slot for slot, word in enumerate(way) if word]
+        keys = tuple(self._vocabulary[way[slot]] for slot in slots)
+        spelled = spell(keys, self._pieces(slots, way), self.space)
+        sure = [round(self.shares[slot][way[slot]], 6) for slot in slots]
+        words = timed_words(spelled, sure)
+        return Hypothesis(text=" ".join(w.text for w in words), score=score, words=words)
+
+    def _pieces(self, slots: Sequence[int], way: Sequence[int]) -> list[Piece]:
+        """Return the voters' units that are whole in ``way``, whose words are in ``slots``."""
+        place = {slot: n for n, slot in enumerate(slots)}
+        pieces = []
+        for voter, said, weight in zip(self.voters, self._said, self._weight, strict=False):
+            own = [slot for slot, word in enumerate(said) if word]
+            done = 0
+            for unit in voter.units:
+                here = own[done : done + len(unit.keys)]
+                done += len(here)
+                first = place.get(here[0], -1)
+                stands = first >= 0 and slots[first : first + len(here)] == here
+                if stands and all(said[slot] == way[slot] for slot in here):
+                    pieces.append(Piece(first, unit, weight, _words(voter, unit)))
+        return pieces
+
+    def _spelling(self, slot: int, word: int) -> str:
+        """Return how most write a word of a slot; its key where all write it as part of a unit."""
+        if not word:
+            return ""
+        key = self._vocabulary[word]
+        votes: dict[str, int] = defaultdict(int)
+        for voter, said, weight in zip(self.voters, self._said, self._weight, strict=False):
+            if said[slot] != word:
+                continue
+            before = sum(1 for other in said[:slot] if other)
+            ends = accumulate(len(unit.keys) for unit in voter.units)
+            unit = next(u for u, end in zip(voter.units, ends, strict=True) if before < end)
+            if len(unit.keys) == 1:
+                votes[unit.text] += weight
+        return min(votes, key=lambda text: (-votes[text], text)) if votes else key
+
+
+def _words(voter: Heard, unit: Unit) -> tuple[Word, ...] | None:
+    if voter.words is None:
+        return None
+    return voter.words[unit.first : unit.first + len(unit.words)]
+
+
+def _tied(shares: dict[int, float]) -> list[int]:
+    """Return the words with as many votes as the winner, and only it where it is the gap."""
+    winner, most = next(iter(shares.items()))
+    if not winner:
+        return [winner]
+    return [word for word, share in shares.items() if share == most and word]
