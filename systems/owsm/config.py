@@ -24,6 +24,9 @@ class OwsmTrainConfig(TrainConfig, frozen=True):
     average: int = 1
     # Most silence put before a clip, drawn anew each time; published models saw up to 30 s.
     shift_seconds: float = 0.5
+    # Pad to the longest of clips of like length, not to the window: three times as fast where
+    # they are short. Decoding pads to the window, so that the last training had better, too.
+    fit_batches: bool = False
     # P(an utterance is learned after the text before it in its session, as OWSM is).
     previous_text: float = 0.0
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from manifests.audio import Samples
+from manifests.audio import SAMPLE_RATE, Samples
 from manifests.rows import Utterance
 from manifests.text import normalize_text
 from systems.examples import Example, ManifestExamples
@@ -144,7 +144,8 @@ def samples_per_frame(owsm: Owsm) -> int:
 class Collator:
     """Examples to one batch through ESPnet's collation, with the labels that are counted."""
 
-    def __init__(self, owsm: Owsm) -> None:
+    def __init__(self, owsm: Owsm, *, fit: bool = False) -> None:
+        self._fit = fit  # to the longest clip, in place of the window
         self._collate = task_class(owsm.family).build_collate_fn(owsm.arguments, True)
         self._label = "text" if owsm.family == "aed" else "text_ctc"
 
@@ -154,6 +155,13 @@ class Collator:
         room = torch.tensor([one["room"] for one in examples])
         rest = [{key: value for key, value in one.items() if key != "room"} for one in examples]
         _, batch = self._collate([(str(index), one) for index, one in enumerate(rest)])
+        if self._fit:
+            longest = int((batch["speech_lengths"] - room).max())
+            cut = batch["speech"].shape[1] - max(longest, SAMPLE_RATE // 2)
+            if cut > 0 and int(room.min()) >= cut:
+                batch["speech"] = batch["speech"][:, :-cut]
+                batch["speech_lengths"] = batch["speech_lengths"] - cut
+                room = room - cut
         batch["room"] = room
         labels = batch[self._label]
         inside = torch.arange(labels.shape[1]) < batch[f"{self._label}_lengths"][:, None]

@@ -75,11 +75,11 @@ def train(config: OwsmConfig, train: Path, dev: Path, exp: Path) -> Path:
         args=arguments,
         train_dataset=train_set,
         eval_dataset=dev_set,
-        data_collator=Collator(owsm),
+        data_collator=Collator(owsm, fit=config.train.fit_batches),
         compute_metrics=DevWer(owsm),
         callbacks=callbacks(config.train),
         evaluate_batch=GreedySearch(owsm, config),
-        sampler=EpochSampler(len(train_set), config.train.seed, _weights(config, train_set)),
+        sampler=_sampler(config, train_set),
     )
     trainer.fit()
     averaged = average_checkpoints(trainer, config.train.average)
@@ -255,6 +255,8 @@ def _examples(config: OwsmConfig, owsm: Owsm, train: Path, dev: Path) -> tuple[E
     )
 
 
-def _weights(config: OwsmConfig, rows: Examples) -> list[float] | None:
-    strength = config.train.age_balance
-    return weights_of_ages(rows.ages, strength) if strength else None
+def _sampler(config: OwsmConfig, rows: Examples) -> EpochSampler:
+    settings = config.train
+    weights = weights_of_ages(rows.ages, settings.age_balance) if settings.age_balance else None
+    grouped = (rows.durations, settings.batch_size) if settings.fit_batches else None
+    return EpochSampler(len(rows), settings.seed, weights, grouped)

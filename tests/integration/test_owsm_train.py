@@ -61,6 +61,25 @@ def test_marks_are_written_once_and_nothing_is_lost(tiny_owsm: Path, tone_corpus
     assert int((batch["labels"] != -100).sum()) == int(batch["text_lengths"].sum())
 
 
+def test_a_batch_of_short_clips_is_short_and_nothing_is_lost(
+    tiny_owsm: Path, tone_corpus: Any
+) -> None:
+    owsm = load_owsm(tiny_owsm)
+    examples = Examples(tone_corpus.dev, owsm, training=True)
+    shortest = sorted(range(len(examples)), key=lambda index: examples.durations[index])[:3]
+    rows = [examples[index] for index in shortest]
+    whole, short = Collator(owsm)(rows), Collator(owsm, fit=True)(rows)
+    size = short["speech"].shape[1]
+    assert size < whole["speech"].shape[1] == owsm.samples
+    assert torch.equal(short["speech"], whole["speech"][:, :size])
+    assert not whole["speech"][:, size:].any()
+    assert short["speech_lengths"].tolist() == [size] * 3
+    # What may be put before each clip is what is left of the shorter batch.
+    assert (whole["room"] - short["room"]).tolist() == [owsm.samples - size] * 3
+    assert int(short["room"].min()) >= 0
+    assert torch.equal(short["labels"], whole["labels"])
+
+
 def test_audio_is_shifted_but_never_cut() -> None:
     speech = torch.zeros(2, 10, 1)
     speech[0, :4] = 1
