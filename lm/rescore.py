@@ -14,8 +14,10 @@ becomes ln P_LM(text), of several models the mean weighted by their alphas::
     {"utt_id":"a-1","system":"whisper","hyps":[{"text":"He goed.","score":-3.1,"lm_score":-9.8}]}
 
 With all weights 0 the order stays as decoded. Beside the output lies ``x.weights.json`` with
-the weights and, when tuned, dev's word error rate as decoded and as rescored. Several
-recognisers' lists are pooled and rescored as one by `fusion.rescore`.
+the weights and, when tuned, dev's word error rate as decoded and as rescored. With ``--ways N``
+both files hold word transition networks (`fusion.rover --networks`) instead: an n-gram searches
+all ways through, a causal LM judges the N best. Several recognisers' lists are pooled and
+rescored as one by `fusion.rescore`.
 """
 
 from __future__ import annotations
@@ -23,68 +25,27 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from lm.model import CausalOptions, LanguageModel, open_lm
-from lm.ngram import words_of
-from lm.weights import Weights, keeps_order, read_references, score_of, tune
-from manifests import Hypothesis, LogProb, NBest, RowError, RowWriter, read_nbest, write_atomic
+from lm.network import rescore_networks, tune_networks
+from lm.rerank import rescore
+from lm.weights import Tuned, Weights, read_references, tune
+from manifests import (
+    NBest,
+    RowError,
+    RowWriter,
+    WordNetwork,
+    read_nbest,
+    read_rows,
+    write_atomic,
+)
 
 log = logging.getLogger(__name__)
-
-_ROWS = 256  # whose texts are scored together: a causal LM wants many of one length
-
-
-def rescore(
-    rows: Iterable[NBest],
-    lms: Sequence[LanguageModel],
-    weights: Weights,
-    *,
-    empty_guard: bool = False,
-) -> Iterator[NBest]:
-    """Yield the rows reordered, with ``lm_score`` filled in; equal totals keep their order.
-
-    With ``empty_guard`` a list whose best has no words keeps its order (see `keeps_order`);
-    failed rows pass as they are. ValueError when a hypothesis to be ranked has no score, or
-    when there are not as many weights as models.
-    """
-    if len(weights.alphas) != len(lms):
-        raise ValueError(f"{len(weights.alphas)} alphas for {len(lms)} models, must be equal")
-    waiting = iter(rows)
-    while batch := list(islice(waiting, _ROWS)):
-        texts = [hyp.text for row in batch if row.error is None for hyp in row.hyps]
-        scores = zip(*[model.score_texts(texts) for model in lms], strict=True)
-        for row in batch:
-            if row.error is not None:
-                yield row
-                continue
-            judged = list(zip(row.hyps, islice(scores, len(row.hyps)), strict=True))
-            if not weights.neutral and not keeps_order(row, empty_guard):
-                judged.sort(key=lambda one: _total(row, one[0], one[1], weights), reverse=True)
-            hyps = [
-                msgspec.structs.replace(hyp, lm_score=_mean(of_all, weights))
-                for hyp, of_all in judged
-            ]
-            yield msgspec.structs.replace(row, hyps=tuple(hyps))
-
-
-def _total(row: NBest, hyp: Hypothesis, scores: Sequence[LogProb], weights: Weights) -> float:
-    """Return what a hypothesis is ranked by."""
-    bonus = sum(alpha * score for alpha, score in zip(weights.alphas, scores, strict=True))
-    return score_of(row, hyp) + weights.beta * len(words_of(hyp.text)) + bonus
-
-
-def _mean(scores: Sequence[LogProb], weights: Weights) -> LogProb:
-    """Return the models' ln P of a text, averaged by their weights (all 0: alike)."""
-    if len(scores) == 1:
-        return scores[0]
-    shares = weights.alphas if any(weights.alphas) else (1.0,) * len(scores)
-    return sum(share * one for share, one in zip(shares, scores, strict=True)) / sum(shares)
 
 
 def weights_path(out: Path) -> Path:
@@ -101,11 +62,13 @@ def rescore_file(
     tune_on: Path | None = None,
     references: Path | None = None,
     empty_guard: bool = False,
+    ways: int = 0,
     causal: CausalOptions | None = None,
 ) -> Weights:
     """Rescore a file with ``weights``, or with those tuned on ``tune_on`` and ``references``.
 
-    ``lms`` are opened by `open_lm`. ValueError says what is missing or wrong.
+    ``lms`` are opened by `open_lm`. With ``ways`` the files hold networks, of which so many ways
+    through are judged. ValueError says what is missing or wrong.
     """
     if weights is not None and len(weights.alphas) != len(lms):
         raise ValueError(f"{len(weights.alphas)} alphas for {len(lms)} models, must be equal")
@@ -115,13 +78,14 @@ def rescore_file(
         "causal": msgspec.to_builtins(causal or CausalOptions()),
         "source": str(source),
         "empty_guard": empty_guard,
+        "ways": ways,
     }
     if weights is None:
         if tune_on is None or references is None:
             raise ValueError("give weights, or hypotheses and references to tune them on")
         texts = read_references(references)
         try:
-            tuned = tune(read_nbest(tune_on), texts, models, empty_guard=empty_guard)
+            tuned = _tune(tune_on, texts, models, empty_guard, ways)
         except RowError:
             raise
         except ValueError as error:
@@ -142,10 +106,30 @@ def rescore_file(
         log.info("alpha %.3f of %s", alpha, place)
     log.info("beta %.3f", weights.beta)
     with RowWriter(out, meta=made) as writer:
-        for row in rescore(read_nbest(source), models, weights, empty_guard=empty_guard):
+        for row in _rescore(source, models, weights, empty_guard, ways):
             writer.write(row)
         write_atomic(weights_path(out), msgspec.json.format(msgspec.json.encode(made)).decode())
     return weights
+
+
+def _tune(
+    path: Path,
+    references: dict[str, str],
+    lms: Sequence[LanguageModel],
+    empty_guard: bool,
+    ways: int,
+) -> Tuned:
+    if ways:
+        return tune_networks(read_rows(path, WordNetwork), references, lms, ways)
+    return tune(read_nbest(path), references, lms, empty_guard=empty_guard)
+
+
+def _rescore(
+    path: Path, lms: Sequence[LanguageModel], weights: Weights, empty_guard: bool, ways: int
+) -> Iterator[NBest]:
+    if ways:
+        return rescore_networks(read_rows(path, WordNetwork), lms, weights, ways)
+    return rescore(read_nbest(path), lms, weights, empty_guard=empty_guard)
 
 
 def add_lm_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,12 +175,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--empty-guard", action="store_true", help='keep the order where the best is ""'
     )
+    parser.add_argument(
+        "--ways", type=int, default=0, metavar="N", help="files hold networks: judge N ways through"
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     given = args.alpha is not None or args.beta is not None
     if given == (args.tune_on is not None) or (args.tune_on is None) != (args.ref is None):
         parser.error("give --alpha and/or --beta, or --tune-on with --ref")
     alphas = tuple(args.alpha or (0.0,) * len(args.lm))
+    if args.ways < 0 or (args.ways and args.empty_guard):
+        parser.error(f"--ways is {args.ways}, must be >= 0, and has no --empty-guard")
     if len(alphas) != len(args.lm):
         parser.error(f"{len(alphas)} --alpha for {len(args.lm)} --lm, must be one for each")
     try:
@@ -208,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             tune_on=args.tune_on,
             references=args.ref,
             empty_guard=args.empty_guard,
+            ways=args.ways,
             causal=causal_options(args),
         )
     except (OSError, ValueError) as error:

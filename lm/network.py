@@ -1,0 +1,171 @@
+"""Rescoring of word transition networks: the best ways through by votes and language models.
+
+A way through takes one arc of each slot. Its total is ``sum of ln share + alpha * ln P(text) +
+beta * words``, the n-gram's sentence begin and end included. Ways that have come to the same
+slot with the same state of the n-gram have the same future, so that only the best of them, or
+the best few where several answers are wanted, go on (Viterbi). A causal LM has no such states:
+it judges the best ways that votes and n-gram find.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from lm.model import LanguageModel
+from lm.ngram import NGram, State, words_of
+from lm.rerank import rescore
+from lm.weights import Errors, Tuned, Weights, tune, word_errors
+from manifests import Arc, Hypothesis, LogProb, NBest, Word, WordNetwork
+
+# A share is rounded to six digits in a file: so little may still be more than nothing.
+_LEAST_SHARE = 5e-7
+_ROUNDS = 5
+_WIDTH = 4000  # states of the n-gram that go on from a slot; far more than speech needs
+
+
+class _Way(NamedTuple):
+    total: float  # what it is ranked by
+    votes: LogProb  # ln of the product of its shares
+    text: str
+    arcs: tuple[int, ...]
+
+
+def best_ways(
+    network: WordNetwork,
+    count: int = 1,
+    ngram: NGram | None = None,
+    *,
+    alpha: float = 0.0,
+    beta: float = 0.0,
+) -> tuple[Hypothesis, ...]:
+    """Return the ``count`` best ways through as texts that differ; fewer if there are fewer.
+
+    A hypothesis' ``score`` is ln of the product of its shares, ``lm_score`` is not set; of the
+    ways to one text the one with the most votes counts. A word's confidence is its arc's share.
+    Equal totals are in the order of the arcs.
+    """
+    model = ngram if alpha else None
+    ways: dict[State, list[_Way]] = {model.begin() if model else None: [_Way(0.0, 0.0, "", ())]}
+    for slot in network.slots:
+        ways = _through(slot, ways, count, model, alpha, beta)
+    ended = [
+        way._replace(total=way.total + alpha * model.score_end(state)) if model else way
+        for state, ended in ways.items()
+        for way in ended
+    ]
+    return tuple(_hypothesis(network, way) for way in _best(ended, count))
+
+
+def _through(
+    slot: Sequence[Arc],
+    ways: dict[State, list[_Way]],
+    count: int,
+    model: NGram | None,
+    alpha: float,
+    beta: float,
+) -> dict[State, list[_Way]]:
+    """Return the ways after one more slot, by the n-gram's state, the best of each."""
+    grown: dict[State, list[_Way]] = {}
+    for state, of_state in ways.items():
+        for number, arc in enumerate(slot):
+            vote = math.log(max(arc.share, _LEAST_SHARE))
+            after, gain = state, vote + beta * len(words_of(arc.text))
+            if model is not None and arc.text:
+                after, score = model.score_word(state, arc.text)
+                gain += alpha * score
+            grown.setdefault(after, []).extend(
+                _Way(
+                    way.total + gain,
+                    way.votes + vote,
+                    f"{way.text} {arc.text}".strip(),
+                    (*way.arcs, number),
+                )
+                for way in of_state
+            )
+    found = {state: _best(of_state, count) for state, of_state in grown.items()}
+    if len(found) > _WIDTH:
+        kept = heapq.nlargest(_WIDTH, found.items(), key=lambda item: item[1][0].total)
+        found = dict(kept)
+    return found
+
+
+def _best(ways: Iterable[_Way], count: int) -> list[_Way]:
+    """Return the best ways to different texts, best first."""
+    found: dict[str, _Way] = {}
+    for way in sorted(ways, key=lambda way: (-way.total, way.arcs)):
+        found.setdefault(way.text, way)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def _hypothesis(network: WordNetwork, way: _Way) -> Hypothesis:
+    words = tuple(
+        Word(text=word, confidence=slot[number].share)
+        for slot, number in zip(network.slots, way.arcs, strict=True)
+        for word in slot[number].text.split()
+    )
+    return Hypothesis(text=way.text, score=way.votes, words=words)
+
+
+def tune_networks(
+    networks: Iterable[WordNetwork],
+    references: dict[str, str],
+    lms: Sequence[LanguageModel],
+    ways: int,
+    *,
+    errors: Errors = word_errors,
+) -> Tuned:
+    """Return the weights with the fewest errors on dev; see `lm.weights.tune`.
+
+    Tuned on the best ways by votes, to which the best ways by the weights found are added until
+    there are no new ones (Och 2003; seldom after a second round), so that what the search will
+    find is what was tuned on. The votes alone are among the candidates: dev never gets worse.
+    """
+    kept = list(networks)
+    rows = [_by_votes(network, ways) for network in kept]
+    for _ in range(_ROUNDS):
+        tuned = tune(rows, references, lms, errors=errors)
+        grown = [
+            _with_new(row, network, lms, tuned.weights, ways)
+            for row, network in zip(rows, kept, strict=True)
+        ]
+        if grown == rows:
+            break
+        rows = grown
+    return tuned
+
+
+def rescore_networks(
+    networks: Iterable[WordNetwork], lms: Sequence[LanguageModel], weights: Weights, ways: int
+) -> Iterator[NBest]:
+    """Yield each network's best ways as a row, by `rescore`'s order; all 0: by votes."""
+    rows = (
+        _with_new(_by_votes(network, ways), network, lms, weights, ways) for network in networks
+    )
+    yield from rescore(rows, lms, weights)
+
+
+def _by_votes(network: WordNetwork, ways: int) -> NBest:
+    hyps = best_ways(network, ways)
+    return NBest(utt_id=network.utt_id, system=network.system, hyps=hyps)
+
+
+def _with_new(
+    row: NBest, network: WordNetwork, lms: Sequence[LanguageModel], weights: Weights, ways: int
+) -> NBest:
+    """Return the row with the best ways by the first n-gram behind those that it has."""
+    ngrams = [(lm, alpha) for lm, alpha in zip(lms, weights.alphas, strict=True)
+              if isinstance(lm, NGram)]  # fmt: skip
+    ngram, alpha = ngrams[0] if ngrams else (None, 0.0)
+    if weights.neutral:
+        return row
+    found = best_ways(network, ways, ngram, alpha=alpha, beta=weights.beta)
+    known = {hyp.text for hyp in row.hyps}
+    new = [hyp for hyp in found if hyp.text not in known]
+    return msgspec.structs.replace(row, hyps=(*row.hyps, *new))
