@@ -120,11 +120,10 @@ def _fill(sub: Floats, skip: Floats, new: Floats) -> tuple[NDArray[np.uint8], ND
             cells = slice(low * columns + diagonal, (high - 1) * columns + diagonal + 1, columns)
             steps[:, cells] = step
             now_arcs[:, low:high] = put
-            if arcs == 1:
-                now[low:high] = put[0]
-            else:
-                np.min(put, axis=0, out=now[low:high])
-                best[cells] = put.argmin(axis=0)
+            now[low:high] = put[0]
+            for arc in range(1, arcs):  # argmin would not run along contiguous memory
+                best[cells][put[arc] < now[low:high]] = arc
+                np.minimum(now[low:high], put[arc], out=now[low:high])
         older, last, last_arcs = last, now, now_arcs
     return steps, best
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from manifests import Hypothesis, NBest, read_nbest
 
@@ -71,28 +72,48 @@ def read_pool(paths: Sequence[Path]) -> Iterator[Ballot]:
 
 def pool(members: Sequence[Iterable[NBest]]) -> Iterator[Ballot]:
     """Stream the ballots of several members' rows; see `read_pool`."""
+    return (Ballot(utt_id, rows) for utt_id, rows in meet(members))
+
+
+class _HasId(Protocol):
+    @property
+    def utt_id(self) -> str: ...
+
+
+R = TypeVar("R", bound=_HasId)
+
+
+def meet(members: Sequence[Iterable[R]]) -> Iterator[tuple[str, tuple[R | None, ...]]]:
+    """Stream the utterances of several members and what each has of them; see `read_pool`."""
     readers = [iter(rows) for rows in members]
-    waiting: dict[str, dict[int, NBest]] = {}
+    waiting: dict[str, dict[int, R]] = {}
     open_members = set(range(len(readers)))
     while open_members:
-        complete = []
+        heard = {}
         for member in sorted(open_members):
             row = next(readers[member], None)
             if row is None:
                 open_members.discard(member)
-                continue
-            heard = waiting.setdefault(row.utt_id, {})
-            heard[member] = row
-            if len(heard) == len(readers):
+            else:
+                heard[member] = row
+        rows = tuple(heard.values())
+        if not waiting and len(rows) == len(readers) and len({row.utt_id for row in rows}) == 1:
+            yield rows[0].utt_id, rows
+            continue
+        complete = []
+        for member, row in heard.items():
+            found = waiting.setdefault(row.utt_id, {})
+            found[member] = row
+            if len(found) == len(readers):
                 complete.append(row.utt_id)
         for utt_id in sorted(complete):
-            yield _ballot(utt_id, waiting.pop(utt_id), len(readers))
+            yield utt_id, _by_member(waiting.pop(utt_id), len(readers))
     for utt_id in sorted(waiting):
-        yield _ballot(utt_id, waiting[utt_id], len(readers))
+        yield utt_id, _by_member(waiting[utt_id], len(readers))
 
 
-def _ballot(utt_id: str, heard: dict[int, NBest], members: int) -> Ballot:
-    return Ballot(utt_id, tuple(heard.get(member) for member in range(members)))
+def _by_member(heard: dict[int, R], members: int) -> tuple[R | None, ...]:
+    return tuple(heard.get(member) for member in range(members))
 
 
 def _checked(path: Path) -> Iterator[NBest]:

@@ -109,6 +109,10 @@ class RowWriter:
     def write(self, row: Row) -> None:
         self._file.write(self._encode(row) + b"\n")
 
+    def write_lines(self, lines: bytes) -> None:
+        """Write rows that another process has encoded, each with its newline."""
+        self._file.write(lines)
+
     def flush(self) -> None:
         """Hand what was written to the operating system: it survives ``kill -9``."""
         self._file.flush()

@@ -1,0 +1,167 @@
+"""CTM in and out for `fusion.exact`, many utterances at a time."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fusion.columns import Column, Floats, Transcripts, Vocabulary
+from fusion.records import Member, Record
+from manifests import RowError
+from manifests.formats.lines import parse_seconds
+
+_SIX_FIELDS = re.compile(rb"(?m)^[ \t]*(?!;;)(?:\S+[ \t]+){5}(?!(?i:NA)\b)\S")
+_ALTERNATIVES = re.compile(rb"(?i)\s<alt")
+_READ = 1 << 22  # bytes
+
+
+def has_confidences(path: Path) -> bool:
+    """Return whether any line of a CTM has a confidence."""
+    with Path(path).open("rb") as file:
+        while data := file.read(_READ) + file.readline():
+            if _SIX_FIELDS.search(data):
+                return True
+    return False
+
+
+def ctm_column(
+    path: Path, records: Sequence[Member], vocabulary: Vocabulary, *, graded: bool
+) -> Column:
+    """Return one member's words; `RowError` at the first bad line.
+
+    A member without a line for an utterance heard silence there: CTM cannot say more. The words
+    stay in the order of the file. ``graded`` says whether the file has confidences.
+    """
+    heard = [record for record in records if record is not None]
+    found = _same_fields(heard) or _any_fields(path, heard)
+    words, start, duration, confidence, counts = found
+    every = np.zeros(len(records), np.int32)
+    every[[n for n, record in enumerate(records) if record is not None]] = counts
+    return Column(
+        words=np.array(vocabulary.numbers(words), np.int32),
+        offsets=np.concatenate([[0], np.cumsum(every)]).astype(np.int32),
+        voted=np.ones(len(records), np.bool_),
+        start=start,
+        end=start + duration,
+        confidence=confidence,
+        graded=np.full(len(records), graded),
+    )
+
+
+_Fields = tuple[list[bytes], Floats, Floats, Floats, list[int]]
+
+
+class _Seconds(dict[bytes, float]):
+    """Times as numbers; few of them differ."""
+
+    def __missing__(self, field: bytes) -> float:
+        self[field] = seconds = parse_seconds(field.decode(), "time")
+        return seconds
+
+
+def _same_fields(heard: Sequence[Record]) -> _Fields | None:
+    """Return words, starts, durations, confidences, and how many there are in each utterance.
+
+    None unless all lines have the same five or six fields, none is a comment, and all are well.
+    """
+    counts = [record.data.count(b"\n") + (not record.data.endswith(b"\n")) for record in heard]
+    lines = sum(counts)
+    data = b"".join([record.data for record in heard])
+    if b"<" in data and _ALTERNATIVES.search(data):
+        return None
+    fields = data.split()
+    width = len(fields) // max(lines, 1)
+    if width not in (5, 6) or len(fields) != width * lines:
+        return None
+    files: list[bytes] = []
+    for record, count in zip(heard, counts, strict=True):
+        files += [record.utt_id.split()[0].encode()] * count
+    if fields[::width] != files or any(
+        map(b"<ALT".__eq__, {w[:4].upper() for w in fields[4::width]})
+    ):
+        return None
+    seconds = _Seconds()
+    confidence = np.full(lines, np.nan)
+    try:
+        start = np.fromiter(map(seconds.__getitem__, fields[2::width]), np.float64, lines)
+        duration = np.fromiter(map(seconds.__getitem__, fields[3::width]), np.float64, lines)
+        if width == 6:
+            confidence = np.fromiter(map(float, fields[5::width]), np.float64, lines)
+            if not np.isfinite(confidence).all():
+                return None
+    except ValueError:
+        return None
+    return fields[4::width], start, duration, confidence, counts
+
+
+def _any_fields(path: Path, heard: Sequence[Record]) -> _Fields:
+    """Return the same from any lines, one by one."""
+    words: list[bytes] = []
+    numbers: list[tuple[float, float, float]] = []
+    counts: list[int] = []
+    for record in heard:
+        for number, line in enumerate(record.data.splitlines(), record.line):
+            fields = line.split()
+            if not fields or fields[0].startswith(b";;"):
+                continue
+            try:
+                words.append(_word(fields, line))
+                numbers.append(_numbers([field.decode() for field in fields]))
+            except ValueError as error:
+                raise RowError(f"{path}:{number}: {error}") from None
+        counts.append(len(words) - sum(counts))
+    table = np.array(numbers, np.float64).reshape(-1, 3)
+    return words, table[:, 0], table[:, 1], table[:, 2], counts
+
+
+def _word(fields: Sequence[bytes], line: bytes) -> bytes:
+    # A seventh field says whether the word is correct.
+    if not 5 <= len(fields) <= 7:
+        shown = line.decode("utf-8", "backslashreplace")
+        raise ValueError(
+            f"line is {shown!r}, must be: file channel start duration word [confidence]"
+        )
+    if fields[4][:4].lower() == b"<alt":
+        raise ValueError(
+            f"word is {fields[4].decode()}, alternatives are not supported: "
+            "write the one word that counts"
+        )
+    return fields[4]
+
+
+def _numbers(fields: Sequence[str]) -> tuple[float, float, float]:
+    confidence = math.nan
+    if len(fields) > 5 and fields[5].upper() != "NA":
+        # Rover takes any number, and so do we.
+        try:
+            confidence = float(fields[5])
+        except ValueError:
+            confidence = math.inf
+        if not math.isfinite(confidence):
+            raise ValueError(f"confidence is {fields[5]}, must be a number or be left out")
+    return parse_seconds(fields[2], "start"), parse_seconds(fields[3], "duration"), confidence
+
+
+def ctm_lines(utterances: Sequence[str], found: Transcripts, vocabulary: Vocabulary) -> str:
+    """Return the lines of a CTM as NIST's rover prints them; ids keep their case."""
+    prefixes: list[str] = []
+    for utterance, count in zip(utterances, np.diff(found.offsets).tolist(), strict=True):
+        prefixes += [utterance] * count
+    texts = vocabulary.texts
+    return "".join(
+        map(
+            "%s %.3f %.3f %s %.6f\n".__mod__,
+            zip(
+                prefixes,
+                found.start.tolist(),
+                found.duration.tolist(),
+                [texts[word] for word in found.words.tolist()],
+                found.confidence.tolist(),
+                strict=True,
+            ),
+        )
+    )

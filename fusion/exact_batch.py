@@ -1,0 +1,49 @@
+"""A batch of utterances by NIST's rover: members' bytes in, the fused file's bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fusion.columns import Vocabulary
+from fusion.ctm_columns import ctm_column, ctm_lines
+from fusion.exact import fuse
+from fusion.nbest_columns import decoded, nbest_column, nbest_rows
+from fusion.records import SYSTEM, Batch, Member, Written, encoded, is_ctm, utterance_names
+from fusion.rule import Rule
+
+
+@dataclass(frozen=True)
+class ExactBatch:
+    """NIST's rover; see `fusion.exact`."""
+
+    paths: tuple[Path, ...]
+    ctm: bool  # what to write
+    rule: Rule
+    graded: tuple[bool, ...]  # which files have confidences; only asked of CTM
+
+    def __call__(self, batch: Batch) -> Written:
+        vocabulary = Vocabulary()
+        columns = []
+        members: Iterator[tuple[Member, ...]] = zip(*batch, strict=True)
+        for path, records, graded in zip(self.paths, members, self.graded, strict=True):
+            if is_ctm(path):
+                columns.append(ctm_column(path, records, vocabulary, graded=graded))
+            else:
+                columns.append(nbest_column(decoded(path, records), vocabulary))
+        found = fuse(columns, self.rule)
+        ids = utterance_names(batch, ctm=self.ctm)
+        if not self.ctm:
+            voted = np.any([column.voted for column in columns], axis=0)
+            return encoded(nbest_rows(ids, voted, found, vocabulary, SYSTEM)), b""
+        if not is_ctm(self.paths[0]):
+            untimed = np.isnan(found.start) | np.isnan(found.duration)
+            if untimed.any():
+                word = int(untimed.argmax())
+                utt_id = ids[int(np.searchsorted(found.offsets, word, "right")) - 1]
+                text = vocabulary.texts[found.words[word]]
+                raise ValueError(f"{utt_id}: word {text!r} has no time, CTM needs both times")
+        return ctm_lines(ids, found, vocabulary).encode(), b""
