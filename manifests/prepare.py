@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -61,14 +62,16 @@ def prepare(
     limit: int | None = None,
     min_seconds: Seconds = MIN_SECONDS,
     max_seconds: Seconds = MAX_SECONDS,
+    whole: Sequence[str] = (),
     verify_md5: bool = False,
     progress: Progress = iter,
 ) -> dict[str, Counts]:
     """Write the manifests of a corpus' ``sets`` (None: all) into ``out`` and return the counts.
 
     Rows keep the corpus' order. ``limit`` takes that many utterances of each set, in turn from
-    every speaker. No manifest appears before all of them are complete. Raises ValueError for a
-    corpus that cannot be read or a set that it has not, OSError when ``out`` cannot be written.
+    every speaker. Of the sets in ``whole`` no recording is too long. No manifest appears before
+    all of them are complete. Raises ValueError for a corpus that cannot be read or a set that it
+    has not, OSError when ``out`` cannot be written.
     """
     if not 0 < min_seconds <= max_seconds:
         raise ValueError(
@@ -85,7 +88,8 @@ def prepare(
     with ExitStack() as files:
         for name in sets or found:
             logger.info("preparing %s", name)
-            writer = _SetWriter(out, name, min_seconds, max_seconds, files)
+            longest = math.inf if name in whole else max_seconds
+            writer = _SetWriter(out, name, min_seconds, longest, files)
             writer.run(found[name], limit, jobs, progress)
             counts[name] = writer.counts
     return counts
@@ -218,6 +222,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--min-seconds", type=float, default=MIN_SECONDS)
     parser.add_argument("--max-seconds", type=float, default=MAX_SECONDS)
     parser.add_argument(
+        "--whole", default="", help="comma-separated sets that keep what is longer: not trained on"
+    )
+    parser.add_argument(
         "--verify-md5", action="store_true", help="pasketti: check every file's MD5 and size"
     )
     args = parser.parse_args(argv)
@@ -232,6 +239,7 @@ def main(argv: list[str] | None = None) -> int:
             limit=args.limit,
             min_seconds=args.min_seconds,
             max_seconds=args.max_seconds,
+            whole=args.whole.split(","),
             verify_md5=args.verify_md5,
             progress=_progress,
         )

@@ -26,6 +26,7 @@ class Recipe(Config, frozen=True):
     max_seconds: float = 30.0
     dev_share: float = 0.0  # split off train by speaker; 0 = the corpus brings a dev set
     seed: int = 1
+    submission_format: str = ""  # names what stage 8 has to answer; in the corpus' folder
     lm_order: int = 4
     lm_text: str = ""  # further text for the n-gram, beside train's
     whisper: str = ""  # config of each system: fine-tuning and decoding

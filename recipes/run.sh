@@ -17,8 +17,8 @@
 #   --help             this text
 #
 # Stages: 0 corpus, 1 manifests, 2 n-gram, 3 train, 4 decode dev and test, 5 rescore and decode
-# with the n-gram, 7 score and report (6 and 8 belong to fusion and submission). What exists and
-# is complete is skipped: delete it to redo it. Each step's log is DIR/logs/STEP.log.
+# with the n-gram, 6 fuse (tuned on dev, applied to test), 7 score and report, 8 submission. What
+# exists and is complete is skipped: delete it to redo it. Each step's log is DIR/logs/STEP.log.
 set -euo pipefail
 { # bash reads this block whole before it runs, so an edit during a long run can't change it
 
@@ -136,7 +136,7 @@ tune_train=$train
 if in_stage 1 "manifests"; then
   step prepare "$data/test.jsonl" python -m manifests.prepare \
     "${recipe[corpus]}" "$(cat "$exp/source")" --out "$data" --nj "$nj" "${limit[@]}" \
-    --min-seconds "${recipe[min_seconds]}" --max-seconds "${recipe[max_seconds]}"
+    --min-seconds "${recipe[min_seconds]}" --max-seconds "${recipe[max_seconds]}" --whole test
   if [ "$train" != "$data/train.jsonl" ]; then
     step split-dev "$dev" python -m manifests.split "$data/train.jsonl" --out "$data/split" \
       --dev "${recipe[dev_share]}" --by speaker --stratify age --seed "${recipe[seed]}"
@@ -233,21 +233,88 @@ print("decode.alpha=%s decode.beta=%s" % (*weights["alphas"], weights["beta"]))'
   done
 fi
 
+# outdated OUTPUT INPUT...: remove OUTPUT when an input is newer, so that its step runs again.
+outdated() {
+  local output=$1 input
+  shift
+  for input in "$@"; do
+    [ ! "$input" -nt "$output" ] || rm -f "$output"
+  done
+}
+
+# blind SET: true when nothing says what was said in it.
+blind() { ! grep -qm 1 '"text":' "${!1}"; }
+
+fusion=$exp/fusion
+if in_stage 6 "fuse"; then
+  members=() heard=()
+  for file in "$exp/hyp/dev"/*.jsonl; do # whatever both sets have, but for the fusion itself
+    name=$(basename "$file")
+    if [ "$name" != fused.jsonl ] && [ -e "$exp/hyp/test/$name" ]; then
+      members+=("$file") heard+=("$exp/hyp/test/$name")
+    fi
+  done
+  [ ${#members[@]} -gt 0 ] || die "no system has decoded both dev and test (stages 4 and 5)"
+  mkdir -p "$fusion"
+  if [ "${members[*]}" != "$(cat "$fusion/members" 2>/dev/null)" ]; then
+    rm -f "$fusion/tuned.yaml"
+    echo "${members[*]}" >"$fusion/members"
+  fi
+  outdated "$fusion/tuned.yaml" "${members[@]}"
+  [ -e "$exp/hyp/dev/fused.jsonl" ] || rm -f "$fusion/tuned.yaml"
+  step tune "$fusion/tuned.yaml" python -m fusion.tune "${members[@]}" --ref "$dev" \
+    --out "$fusion/tuned.yaml" --held-out "$exp/hyp/dev/fused.jsonl"
+  outdated "$exp/hyp/test/fused.jsonl" "$fusion/tuned.yaml" "${heard[@]}"
+  step fuse "$exp/hyp/test/fused.jsonl" python -m fusion.apply "$fusion/tuned.yaml" \
+    --hyp "$exp/hyp/test" --manifest "$test" --out "$exp/hyp/test/fused.jsonl"
+  judged=()
+  blind test || judged=(--ref "$test" --hyp "$exp/hyp/test")
+  outdated "$fusion/contribution.md" "$exp/hyp/test/fused.jsonl"
+  step contribution "$fusion/contribution.md" python -m fusion.contribution "$fusion/tuned.yaml" \
+    --dev-ref "$dev" --dev-hyp "$exp/hyp/dev" "${judged[@]}" --out "$fusion/contribution.md"
+  echo "how it is fused and why: $fusion/tuned.md, $fusion/contribution.md"
+fi
+
 if in_stage 7 "score and report"; then
   for set in dev test; do
-    grep -qm 1 '"text":' "${!set}" || continue # a blind set has nothing to score against
+    blind "$set" && continue # there is nothing to score against
     hyps=("$exp/hyp/$set"/*.jsonl)
-    for hyp in "${hyps[@]}"; do # a newer hypothesis file makes an old report incomplete
-      [ ! "$hyp" -nt "$exp/score/$set/results.json" ] || rm -f "$exp/score/$set/results.json"
-    done
+    outdated "$exp/score/$set/results.json" "${hyps[@]}"
     step "score-$set" "$exp/score/$set/results.json" python -m scoring.score --set "$set" \
       --ref "${!set}" --hyp "${hyps[@]}" --out "$exp/score/$set"
   done
-  for system in $systems; do
-    step "compare-$system" "$exp/score/compare-$system.done" python -m scoring.compare \
-      --ref "$test" --hyp "$exp/hyp/test/${system}_base.jsonl" "$exp/hyp/test/$system.jsonl"
-  done
-  echo "report: $exp/score/test/results.md"
+  if ! blind test; then
+    for system in $systems; do
+      step "compare-$system" "$exp/score/compare-$system.done" python -m scoring.compare \
+        --ref "$test" --hyp "$exp/hyp/test/${system}_base.jsonl" "$exp/hyp/test/$system.jsonl"
+    done
+    if [ -e "$fusion/contribution.json" ]; then
+      # The best on test itself, which nobody can know beforehand: the hardest to beat.
+      best=$(python -c 'import json, sys
+members = json.load(open(sys.argv[1]))["oracle"]["members"]
+print(min(members, key=members.get))' "$fusion/contribution.json")
+      outdated "$exp/score/compare-fused.done" "$exp/hyp/test/fused.jsonl"
+      echo "  $best, the best member on test, against the fusion:"
+      step compare-fused "$exp/score/compare-fused.done" python -m scoring.compare --ref "$test" \
+        --hyp "$exp/hyp/test/$best.jsonl" "$exp/hyp/test/fused.jsonl"
+    fi
+    echo "report: $exp/score/test/results.md"
+  fi
+fi
+
+if in_stage 8 "submission"; then
+  format=${recipe[submission_format]}
+  if [ -z "$format" ]; then
+    echo "  nothing to do: $conf names no submission_format"
+  else
+    [ "${format:0:1}" = / ] || format=$(cat "$exp/source")/$format
+    only=()
+    ! $debug || only=(--only "$test")
+    outdated "$exp/submission.jsonl" "$exp/hyp/test/fused.jsonl" "$format"
+    step submission "$exp/submission.jsonl" python -m recipes.submission \
+      "$exp/hyp/test/fused.jsonl" --format "$format" --unheard "$data/test.quarantine.jsonl" \
+      "${only[@]}" --out "$exp/submission.jsonl"
+  fi
 fi
 exit 0
 }

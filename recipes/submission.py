@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from manifests import read_nbest, read_rows, write_atomic
+from manifests import Utterance, read_nbest, read_rows, write_atomic
 from manifests.rows import Rejected, safe_utt_id
 from scoring.metric import check_ids
 
@@ -94,10 +94,21 @@ def answers(ids: Sequence[str], hypotheses: Path, unheard: Iterable[Path] = ()) 
 
 
 def write_submission(
-    hypotheses: Path, submission_format: Path, out: Path, unheard: Iterable[Path] = ()
+    hypotheses: Path,
+    submission_format: Path,
+    out: Path,
+    unheard: Iterable[Path] = (),
+    only: Path | None = None,
 ) -> int:
-    """Write the submission and return how many lines it has; see `answers`."""
-    lines = answers(read_format(submission_format), hypotheses, unheard)
+    """Write the submission and return how many lines it has; see `answers`.
+
+    With ``only``, a manifest, nothing but its utterances is asked for.
+    """
+    ids = read_format(submission_format)
+    if only is not None:
+        known = {row.utt_id for row in read_rows(only, Utterance)}
+        ids = [utt_id for utt_id in ids if safe_utt_id(utt_id) in known]
+    lines = answers(ids, hypotheses, unheard)
     encode = msgspec.json.encode
     write_atomic(out, "".join(encode(line).decode() + "\n" for line in lines))
     return len(lines)
@@ -114,10 +125,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", type=Path, required=True, help="submission_format.jsonl")
     parser.add_argument("--out", type=Path, required=True, metavar="submission.jsonl")
     parser.add_argument("--unheard", type=Path, nargs="*", default=(), metavar="QUARANTINE.jsonl")
+    parser.add_argument("--only", type=Path, metavar="M.jsonl", help="these alone, for a trial")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        count = write_submission(args.hypotheses, args.format, args.out, args.unheard)
+        count = write_submission(args.hypotheses, args.format, args.out, args.unheard, args.only)
     except (OSError, ValueError) as error:
         print(f"recipes.submission: {error}", file=sys.stderr)
         return 1

@@ -221,6 +221,17 @@ def test_other_limits_need_no_other_audio(tmp_path: Path) -> None:
     assert stamps(tmp_path / "out") == before
 
 
+def test_a_set_that_is_only_decoded_keeps_its_long_recordings(tmp_path: Path) -> None:
+    src = kaldi(tmp_path / "test", {"a1": 0.5, "b1": 1.5})
+    command = ["kaldi", str(src), "--out", str(tmp_path / "out"), "--max-seconds", "1", "--nj", "1"]
+    assert main([*command, "--whole", "dev,test"]) == 0
+    kept = [row.utt_id for row in read_manifest(tmp_path / "out" / "test.jsonl")]
+    assert kept == ["a1", "b1"]
+    assert main([*command, "--whole", "dev"]) == 0
+    kept = [row.utt_id for row in read_manifest(tmp_path / "out" / "test.jsonl")]
+    assert kept == ["a1"]
+
+
 def test_limit_takes_turns_among_speakers_in_corpus_order(tmp_path: Path) -> None:
     names = [f"{speaker}{i}" for speaker in "abc" for i in range(4)]
     src = kaldi(tmp_path / "train", dict.fromkeys(names, 0.2))

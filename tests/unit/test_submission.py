@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from manifests import Hypothesis, NBest, Rejected, write_rows
+from manifests import Hypothesis, NBest, Rejected, Utterance, write_rows
 from manifests.rows import safe_utt_id
 from recipes.submission import main
 
@@ -90,6 +90,14 @@ def test_only_what_preparation_set_aside_may_be_missing(submit, tmp_path, caplog
     status, _, err = submit([row("a", "x")], ["a", "b", "c"], "--unheard", str(aside))
     assert status == 1
     assert "missing: c;" in err
+
+
+def test_a_trial_answers_its_own_utterances_only(submit, tmp_path):
+    some = tmp_path / "test.jsonl"
+    write_rows(some, [Utterance(utt_id="a", audio_filepath="a", duration=1.0)])
+    status, lines, _ = submit([row("a", "x")], ["b", "a"], "--only", str(some))
+    assert status == 0
+    assert [json.loads(line)["utterance_id"] for line in lines] == ["a"]
 
 
 def test_a_bad_format_names_its_line(tmp_path, capsys):
