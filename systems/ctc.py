@@ -4,8 +4,8 @@
     with decoder:
         ranked = decoder.decode(log_probs, frames, seconds)
 
-Greedy or pyctcdecode's beam search with the shared word n-gram and hotwords; n-best, word times
-and confidences from the same log-probabilities. Only what a search can reach goes to it: frames
+Greedy or a prefix beam search with the shared word n-gram and hotwords; n-best, word times and
+confidences from the same log-probabilities. Only what a search can reach goes to it: frames
 in which nothing but the blank is likely are merged, tokens that are likely nowhere are dropped.
 Neither changes what it finds (a repeated blank only adds to every beam's score).
 """
@@ -25,8 +25,9 @@ import numpy as np
 
 from manifests import Hypothesis, Seconds, Word
 from systems.confidence import aggregate, frame_confidence
-from systems.ctc_beam import BOUNDARY, Beam, BeamSearch, Floats, Job
+from systems.ctc_beam import Beam, BeamSearch, Floats, Job
 from systems.ctc_config import CtcConfig
+from systems.ctc_search import BOUNDARY
 from systems.stream import Ranked
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ class CtcDecoder:
         self._config = config
         self._lm = lm
         self._subwords = any(token.startswith(BOUNDARY) for token in tokens)
+        self._letters = [
+            token.replace(BOUNDARY, "") if self._subwords else token.strip()
+            for token in self._tokens
+        ]
         self._search: BeamSearch | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._processes = config.processes or min(cores(), _MOST_PROCESSES)
@@ -108,16 +113,18 @@ class CtcDecoder:
                 self._greedy(path[:count])
                 for path, count in zip(heard.argmax(-1).tolist(), frames, strict=True)
             ]
-            scores = self._scores(heard, frames, paths)
-        results = [
-            [self._ranked_greedy(path, score, sure[i], seconds[i])]
-            for i, (path, score) in enumerate(zip(paths, scores, strict=True))
-        ]
-        if self._config.method == "greedy":
-            return results
-        spoken = [i for i, (only,) in enumerate(results) if only.hypothesis.text]
-        jobs = [self._job(heard[i, : frames[i]], sure[i]) for i in spoken]
-        for i, beams in zip(spoken, self._search_all(jobs), strict=True):
+            searched = [
+                i
+                for i, path in enumerate(paths)
+                if self._config.method == "beam" and any(self._letters[run.token] for run in path)
+            ]
+            jobs = [self._job(heard[i, : frames[i]], sure[i]) for i in searched]
+            others = sorted(set(range(len(paths))) - set(searched))
+            scores = self._scores(heard, frames, paths, others)
+        results: list[list[Ranked]] = [[] for _ in paths]
+        for i, score in zip(others, scores, strict=True):
+            results[i] = [self._ranked_greedy(paths[i], score, sure[i], seconds[i])]
+        for i, beams in zip(searched, self._search_all(jobs), strict=True):
             results[i] = [self._ranked(beam, seconds[i]) for beam in beams]
         return results
 
@@ -133,20 +140,24 @@ class CtcDecoder:
         return runs
 
     def _scores(
-        self, heard: Tensor, frames: Sequence[int], paths: Sequence[Sequence[Run]]
+        self,
+        heard: Tensor,
+        frames: Sequence[int],
+        paths: Sequence[Sequence[Run]],
+        wanted: Sequence[int],
     ) -> list[float]:
-        """Return ln P(tokens | audio), summed over all alignments, of each greedy path."""
+        """Return ln P(tokens | audio), over all alignments, of the greedy paths ``wanted``."""
         import torch
         from torch.nn import functional
 
-        if not heard.shape[1]:
-            return [0.0] * len(paths)
-        tokens = [run.token for path in paths for run in path]
+        if not heard.shape[1] or not wanted:
+            return [0.0] * len(wanted)
+        tokens = [run.token for i in wanted for run in paths[i]]
         losses = functional.ctc_loss(
-            heard.transpose(0, 1),
+            (heard if len(wanted) == len(heard) else heard[list(wanted)]).transpose(0, 1),
             torch.tensor(tokens, dtype=torch.long, device=heard.device),
-            torch.tensor(frames, dtype=torch.long),
-            torch.tensor([len(path) for path in paths], dtype=torch.long),
+            torch.tensor([frames[i] for i in wanted], dtype=torch.long),
+            torch.tensor([len(paths[i]) for i in wanted], dtype=torch.long),
             blank=self._blank,
             reduction="none",
         )
@@ -162,7 +173,7 @@ class CtcDecoder:
             begins = token.startswith(BOUNDARY) if self._subwords else token == " "
             if begins or not words:
                 words.append(("", []))
-            letters = token.replace(BOUNDARY, "") if self._subwords else token.strip()
+            letters = self._letters[run.token]
             if letters:
                 spelled, runs = words[-1]
                 words[-1] = (spelled + letters, [*runs, run])
@@ -183,37 +194,35 @@ class CtcDecoder:
 
     def _job(self, heard: Tensor, sure: Floats) -> Job:
         """Return what a search can reach of one utterance, ``heard`` (T, V)."""
-        config, blank = self._config, self._blank
-        likely = heard >= config.token_min_logp
-        likely[..., self._ignore] = False
+        likely = heard >= self._config.token_min_logp
         # The best of a frame is tried even where it is less likely than that.
         likely.scatter_(1, heard.argmax(-1, keepdim=True), True)
-        likely[:, blank] = False
+        likely[:, [*self._ignore, self._blank]] = False
         speech = likely.any(1).cpu().numpy()
         follows = np.concatenate(([False], ~speech[:-1]))
         kept = np.flatnonzero(speech | ~follows)  # of a run of blanks the first
-        blanks = heard[:, blank].cpu().numpy().astype(np.float64)
-        columns = likely.any(0)
-        columns[blank] = True
-        chosen = columns.nonzero()[:, 0]
-        part = heard[:, chosen].cpu().numpy()[kept]
+        blanks = heard[:, self._blank].cpu().numpy()
+        columns = likely.any(0).nonzero()[:, 0]
         return Job(
-            log_probs=np.ascontiguousarray(part),
-            tokens=tuple(self._tokens[column] for column in chosen.tolist()),
+            log_probs=heard[:, columns].cpu().numpy()[kept],
+            blanks=blanks[kept],
+            tokens=columns.cpu().numpy(),
             frames=kept,
             confidence=sure[kept],
-            left_out=float(blanks.sum() - blanks[kept].sum()),
-            subwords=self._subwords,
+            left_out=float(blanks.sum(dtype=np.float64) - blanks[kept].sum(dtype=np.float64)),
         )
 
     def _search_all(self, jobs: Sequence[Job]) -> list[list[Beam]]:
         if self._pool is None or len(jobs) < _FEW:
             if self._search is None:
-                self._search = BeamSearch(self._config, self._lm)
+                self._search = BeamSearch(*self._searched_with())
             return [self._search(job) for job in jobs]
         # Utterances of one batch are about equally long: a few large parts for each process.
         part = max(1, len(jobs) // (4 * self._processes))
         return list(self._pool.map(_search_one, jobs, chunksize=part))
+
+    def _searched_with(self) -> tuple[list[str], bool, CtcConfig, Path | None]:
+        return self._tokens, self._subwords, self._config, self._lm
 
     def _ranked(self, beam: Beam, seconds: Seconds) -> Ranked:
         words = tuple(
@@ -241,7 +250,7 @@ class CtcDecoder:
                 self._processes,
                 mp_context=get_context("spawn"),
                 initializer=_begin,
-                initargs=(self._config, self._lm),
+                initargs=self._searched_with(),
             )
         return self
 
@@ -264,8 +273,8 @@ def cores() -> int:
 _searches: list[BeamSearch] = []
 
 
-def _begin(config: CtcConfig, lm: Path | None) -> None:
-    _searches[:] = [BeamSearch(config, lm)]
+def _begin(tokens: Sequence[str], subwords: bool, config: CtcConfig, lm: Path | None) -> None:
+    _searches[:] = [BeamSearch(tokens, subwords, config, lm)]
 
 
 def _search_one(job: Job) -> list[Beam]:

@@ -97,26 +97,62 @@ def test_frames_of_blanks_and_unlikely_tokens_change_nothing(seed: int, frames: 
     from pyctcdecode.alphabet import Alphabet
     from pyctcdecode.decoder import BeamSearchDecoderCTC
 
-    from systems.ctc_beam import Boundary
-
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(frames, len(TOKENS), generator=generator)
     logits[torch.rand(frames, generator=generator) < 0.6, BLANK] += 20
-    logits[:, 0] = -100
+    logits[:, :2] = -100  # <unk> and the bare boundary: its traps
     log_probs = torch.log_softmax(logits, -1)
-    tokens = [Boundary(token) if token == B else token for token in TOKENS]
-    plain = BeamSearchDecoderCTC(Alphabet(tokens, True))
+    plain = BeamSearchDecoderCTC(Alphabet(TOKENS, True))
     found = plain.decode_beams(log_probs.numpy().astype(np.float64), beam_width=50)
     plain.cleanup()
     heard = decode(log_probs)
     if decode(log_probs, method="greedy")[0].hypothesis.text:
         assert [one.hypothesis.text for one in heard] == [one[0] for one in found][:5]
-        for one, (_, _, words, score, _) in zip(heard, found, strict=False):
+        for one, (_, _, _, score, _) in zip(heard, found, strict=False):
             assert one.hypothesis.score == pytest.approx(score, abs=1e-3)
-            assert [(word.start, word.end) for word in one.hypothesis.words or ()] == [
-                (pytest.approx(first * FRAME), pytest.approx(end * FRAME))
-                for _, (first, end) in words
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 5), st.sampled_from([1.0, 3.0]))
+def test_word_times_are_those_of_the_likeliest_alignment(
+    seed: int, frames: int, spread: float
+) -> None:
+    log_probs = random_log_probs(seed, frames, spread)
+    values = log_probs.double().tolist()
+    best: dict[str, tuple[float, tuple[int, ...]]] = {}
+    for path in itertools.product(range(1, len(TOKENS)), repeat=frames):
+        score = math.fsum(row[token] for row, token in zip(values, path, strict=True))
+        best[text_of(path)] = max(best.get(text_of(path), (-math.inf, path)), (score, path))
+    for one in decode(log_probs, **WIDE):
+        if one.hypothesis.text:
+            spans = spans_of(best[one.hypothesis.text][1])
+            words = one.hypothesis.words or ()
+            assert [(word.start, word.end) for word in words] == [
+                (pytest.approx(first * FRAME), pytest.approx(end * FRAME)) for first, end in spans
             ]
+
+
+def spans_of(path: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the frames of each word: from its first letter to its last."""
+    spans: list[tuple[int, int]] = []
+    last, broken = BLANK, True
+    for at, token in enumerate(path):
+        if token != BLANK:
+            if token != last:
+                broken = broken or TOKENS[token].startswith(B)
+            if TOKENS[token] != B:
+                spans = [*spans, (at, at + 1)] if broken else [*spans[:-1], (spans[-1][0], at + 1)]
+                broken = False
+        last = token
+    return spans
+
+
+def test_a_word_begins_with_its_first_letter() -> None:
+    heard = decode(peaks("", B, "", "t", "o", B + "a"))
+    assert [(word.text, word.start, word.end) for word in heard[0].hypothesis.words or ()] == [
+        ("to", 0.24, 0.4),
+        ("a", 0.4, 0.48),
+    ]
 
 
 def test_a_likely_boundary_does_not_tear_words_of_other_beams() -> None:
