@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import soundfile
 from msgspec.structs import replace
-from pyctcdecode import build_ctcdecoder
+from pyctcdecode.decoder import build_ctcdecoder
 
 from benchmarks.mended_pyctcdecode import decode_beams
 from lm.ngram import BINARY, UNIGRAMS

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lm.ngram import NGram, words_of
 from manifests import Hypothesis, Seconds, Word
 from systems.confidence import aggregate
-from systems.ctc_beam import BOUNDARY
+from systems.ctc_search import BOUNDARY
 from systems.nemo.config import DecodeConfig
 from systems.stream import Ranked
 
