@@ -22,6 +22,20 @@ class LanguageModel(Protocol):
         ...
 
 
+class Remembering:
+    """A language model that is asked for each text once, for searches that ask again and again."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self._lm = lm
+        self._known: dict[str, LogProb] = {}
+
+    def score_texts(self, texts: Sequence[str]) -> list[LogProb]:
+        """Return ln P of each text; see `LanguageModel`."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        self._known.update(zip(new, self._lm.score_texts(new), strict=True))
+        return [self._known[text] for text in texts]
+
+
 class CausalOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a Hugging Face model needs to be told; an n-gram needs nothing."""
 

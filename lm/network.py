@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from lm.model import LanguageModel
+from lm.model import LanguageModel, Remembering
 from lm.ngram import NGram, State, words_of
 from lm.rerank import rescore
 from lm.weights import Errors, Tuned, Weights, tune, word_errors
@@ -127,10 +127,10 @@ def tune_networks(
     there are no new ones (Och 2003; seldom after a second round), so that what the search will
     find is what was tuned on. The votes alone are among the candidates: dev never gets worse.
     """
-    kept = list(networks)
+    kept, judges = list(networks), [Remembering(lm) for lm in lms]
     rows = [_by_votes(network, ways) for network in kept]
     for _ in range(_ROUNDS):
-        tuned = tune(rows, references, lms, errors=errors)
+        tuned = tune(rows, references, judges, errors=errors)
         grown = [
             _with_new(row, network, lms, tuned.weights, ways)
             for row, network in zip(rows, kept, strict=True)

@@ -42,7 +42,7 @@ def rescore(
             if not weights.neutral and not keeps_order(row, empty_guard):
                 judged.sort(key=lambda one: _total(row, one[0], one[1], weights), reverse=True)
             hyps = [
-                msgspec.structs.replace(hyp, lm_score=_mean(of_all, weights))
+                msgspec.structs.replace(hyp, lm_score=mean_score(of_all, weights))
                 for hyp, of_all in judged
             ]
             yield msgspec.structs.replace(row, hyps=tuple(hyps))
@@ -54,7 +54,7 @@ def _total(row: NBest, hyp: Hypothesis, scores: Sequence[LogProb], weights: Weig
     return score_of(row, hyp) + weights.beta * len(words_of(hyp.text)) + bonus
 
 
-def _mean(scores: Sequence[LogProb], weights: Weights) -> LogProb:
+def mean_score(scores: Sequence[LogProb], weights: Weights) -> LogProb:
     """Return the models' ln P of a text, averaged by their weights (all 0: alike)."""
     if len(scores) == 1:
         return scores[0]

@@ -100,11 +100,64 @@ def tune(
     ``references`` is text by ``utt_id``. Not rescoring at all is among the candidates, so dev
     never gets worse. ValueError when a row has no reference or comes twice.
     """
-    table = Table.of(rows, references, lms, errors=errors, empty_guard=empty_guard)
-    return table.tuned(table.search())
+    table = _Table.of(rows, references, lms, errors, empty_guard)
+    weights = search(table.errors_at, len(lms))
+    return Tuned(
+        weights=weights,
+        utterances=len(table.counts),
+        words=table.words,
+        errors_before=table.errors_at(Weights()),
+        errors=table.errors_at(weights),
+    )
 
 
-class Table:
+def search(errors_at: Callable[[Weights], int], models: int) -> Weights:
+    """Return the weights of so many models with the fewest errors; among equals the smallest.
+
+    Of one model those in its plane of alpha and beta. With more each has its turn, the others'
+    weights kept, until nothing gets better; once beginning with each of them, so that two models
+    that know the same do not share what one does better alone.
+    """
+
+    def rank(weights: Weights) -> tuple[int, float, float]:
+        return errors_at(weights), sum(weights.alphas), abs(weights.beta)
+
+    neutral = Weights(alphas=(0.0,) * models)
+    found = [neutral]
+    for first in range(models):
+        best = neutral
+        while True:
+            before = rank(best)
+            for model in (*range(first, models), *range(first)):
+                best = _search_plane(best, model, rank)
+            if models == 1 or rank(best) >= before:
+                break
+        found.append(best)
+    return min(found, key=rank)
+
+
+def _search_plane(
+    start: Weights, model: int, rank: Callable[[Weights], tuple[int, float, float]]
+) -> Weights:
+    def at(alpha: float, beta: float) -> Weights:
+        # Rounded, or what should be 0 after some steps is 1e-17, which is not neutral.
+        alphas = (*start.alphas[:model], round(alpha, 6), *start.alphas[model + 1 :])
+        return Weights(alphas=alphas, beta=round(beta, 6))
+
+    coarse = [at(alpha, beta) for alpha, beta in product(_ALPHAS, _BETAS)]
+    best = min((start, *coarse), key=rank)
+    alpha_step, beta_step = _ALPHAS[1] - _ALPHAS[0], _BETAS[1] - _BETAS[0]
+    for fine in _REFINEMENTS:
+        middle = best.alphas[model]
+        around = [
+            at(max(0.0, middle + right * alpha_step / fine), best.beta + up * beta_step / fine)
+            for right, up in product(range(-3, 4), range(-3, 4))
+        ]
+        best = min((best, *around), key=rank)
+    return best
+
+
+class _Table:
     """All that tuning looks at, as arrays: U lists of at most H hypotheses, L language models."""
 
     def __init__(self, score: Floats, lm: Floats, length: Floats, counts: Floats, words: int):
@@ -120,10 +173,9 @@ class Table:
         rows: Iterable[NBest],
         references: dict[str, str],
         lms: Sequence[LanguageModel],
-        *,
-        errors: Errors = word_errors,
-        empty_guard: bool = False,
-    ) -> Table:
+        errors: Errors,
+        empty_guard: bool,
+    ) -> _Table:
         """Return the table of some rows, best hypothesis first; see `tune`."""
         import numpy as np
 
@@ -147,18 +199,6 @@ class Table:
         words = sum(len(words_of(references[utt_id])) for utt_id, _, _ in lists)
         return cls(score, lm, length, counts, words)
 
-    def rescored(self, score: Floats) -> Table:
-        """Return the table with other scores of the same hypotheses, each list's best first."""
-        import numpy as np
-
-        order = np.argsort(-score, axis=1, kind="stable")
-
-        def sort(values: Floats) -> Floats:
-            return np.take_along_axis(values, order, axis=1)
-
-        lm = np.array([sort(layer) for layer in self.lm]).reshape(self.lm.shape)
-        return Table(sort(score), lm, sort(self.length), sort(self.counts), self.words)
-
     def errors_at(self, weights: Weights) -> int:
         """Return the errors of what these weights put first."""
         import numpy as np
@@ -168,56 +208,6 @@ class Table:
         total = self.score + weights.beta * self.length
         total += np.tensordot(np.array(weights.alphas), self.lm, 1)
         return int(self.counts[np.arange(len(total)), total.argmax(axis=1)].sum())
-
-    def search(self) -> Weights:
-        """Return the best weights: of one model in its plane of alpha and beta.
-
-        With more models each has its turn, the others' weights kept, until nothing gets better;
-        once beginning with each of them, so that two models that know the same do not share
-        what one does better alone.
-        """
-        models = range(len(self.lm))
-        found = [Weights(alphas=(0.0,) * len(models))]
-        for first in models:
-            best = found[0]
-            while True:
-                before = self._rank(best)
-                for model in (*models[first:], *models[:first]):
-                    best = self._search_plane(best, model)
-                if len(models) == 1 or self._rank(best) >= before:
-                    break
-            found.append(best)
-        return min(found, key=self._rank)
-
-    def _search_plane(self, start: Weights, model: int) -> Weights:
-        def at(alpha: float, beta: float) -> Weights:
-            alphas = (*start.alphas[:model], alpha, *start.alphas[model + 1 :])
-            return Weights(alphas=alphas, beta=beta)
-
-        coarse = [at(alpha, beta) for alpha, beta in product(_ALPHAS, _BETAS)]
-        best = min((start, *coarse), key=self._rank)
-        alpha_step, beta_step = _ALPHAS[1] - _ALPHAS[0], _BETAS[1] - _BETAS[0]
-        for fine in _REFINEMENTS:
-            middle = best.alphas[model]
-            around = [
-                at(max(0.0, middle + right * alpha_step / fine), best.beta + up * beta_step / fine)
-                for right, up in product(range(-3, 4), range(-3, 4))
-            ]
-            best = min((best, *around), key=self._rank)
-        return best
-
-    def _rank(self, weights: Weights) -> tuple[int, float, float]:
-        return self.errors_at(weights), sum(weights.alphas), abs(weights.beta)
-
-    def tuned(self, weights: Weights) -> Tuned:
-        """Return what dev says of some weights."""
-        return Tuned(
-            weights=weights,
-            utterances=len(self.counts),
-            words=self.words,
-            errors_before=int(self.counts[:, 0].sum()),
-            errors=self.errors_at(weights),
-        )
 
 
 def _dev_lists(
