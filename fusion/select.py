@@ -28,15 +28,19 @@ from fusion.by_confidence import ConfidenceMethod, ConfidenceModel
 from fusion.by_kind import HeuristicMethod, HeuristicModel
 from fusion.folds import NO_MANIFEST, Method, References, held_out, read_dev
 from fusion.pool import Ballot, member_names, read_pool
+from fusion.selector import LearnedMethod, LearnedModel
 from fusion.truth import best_member, outcome
 from manifests import RowWriter, Utterance, read_rows, write_atomic
 
 log = logging.getLogger(__name__)
 
-Model = ConfidenceModel | HeuristicModel
-METHODS: dict[str, Callable[[tuple[str, ...]], ConfidenceMethod | HeuristicMethod]] = {
+Model = ConfidenceModel | HeuristicModel | LearnedModel
+METHODS: dict[
+    str, Callable[[tuple[str, ...]], ConfidenceMethod | HeuristicMethod | LearnedMethod]
+] = {
     "confidence": ConfidenceMethod,
     "heuristic": HeuristicMethod,
+    "learned": LearnedMethod,
 }
 
 
