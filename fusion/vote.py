@@ -23,7 +23,7 @@ from fusion.tokens import Space
 Ints = NDArray[np.integer[Any]]
 Longs = NDArray[np.int64]
 
-_WEIGHT = 1 << 20  # weight 1
+WEIGHT = 1 << 20  # weight 1
 _CONFIDENCE = 1 << 12  # confidence 1
 
 
@@ -103,13 +103,33 @@ def cast_votes(
     for b, group in enumerate(voters):
         row[: len(group), b] = [voter.row for voter in group]
         member[: len(group), b] = [voter.member for voter in group]
-        weight[: len(group), b] = [max(1, round(voter.weight * _WEIGHT)) for voter in group]
+        weight[: len(group), b] = [max(1, round(voter.weight * WEIGHT)) for voter in group]
+    given = None
+    if options.alpha < 1:
+        said = np.take_along_axis(networks.table, row[:, None, :], axis=0)
+        given = confidences_given(said, voters, options.null_confidence)
+    return count_votes(networks, row, member, weight, given, options)
+
+
+def count_votes(
+    networks: Networks,
+    row: Ints,
+    member: Ints,
+    weight: Longs,
+    given: Longs | None,
+    options: VoteOptions,
+) -> Votes:
+    """Count the votes of voters that are arrays already; see `cast_votes`.
+
+    ``row``, ``member`` and ``weight`` (in `WEIGHT`; 0: no voter) are (N, B), sorted by row;
+    ``given`` (N, S, B) are `confidences_given`, which only an alpha below 1 asks for.
+    """
     if options.agreement:
         weight = _trusted(networks, row, member, weight, options.agreement)
     said = np.take_along_axis(networks.table, row[:, None, :], axis=0)
     if options.alpha < 1:
+        assert given is not None
         steady = round(options.alpha * _CONFIDENCE)
-        given = _confidences(said, voters, options.null_confidence)
         votes = weight[:, None, :] * (steady * _CONFIDENCE + (_CONFIDENCE - steady) * given)
         # A voter that is sure of nothing still votes where nobody else does.
         votes = np.maximum(votes, weight[:, None, :] > 0)
@@ -142,7 +162,7 @@ def _trusted(networks: Networks, row: Ints, member: Ints, weight: Longs, power: 
     return np.where(weight > 0, np.maximum(np.rint(weight * trust).astype(np.int64), 1), 0)
 
 
-def _confidences(
+def confidences_given(
     said: Ints, voters: Sequence[Sequence[Voter]], null_confidence: float | None
 ) -> Longs:
     """Return the confidence (N, S, B), in `_CONFIDENCE`, of what each voter says in each slot.
