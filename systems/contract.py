@@ -1,8 +1,8 @@
 """What every recogniser must do, and where it is found by name.
 
-A system is a class with a name, a config type and two verbs. Everything else (manifests,
-resuming a killed decode, shards, manifest order) is done once, in `systems.train` and
-`systems.decode`.
+A system is a class with a name, a config type and three verbs. Everything else (manifests,
+resuming a killed decode, shards, manifest order, which checkpoints to average) is done once, in
+`systems.train`, `systems.decode` and `systems.soup`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ REGISTRY = {
 
 
 class System(Protocol):
-    """One recogniser: fine-tune it, decode with it."""
+    """One recogniser: fine-tune it, decode with it, average what was fine-tuned."""
 
     name: ClassVar[str]
     config_type: ClassVar[type[Any]]  # a frozen `systems.config.Config`
+    config: Any  # of that type
 
     def __init__(self, config: Any) -> None: ...
 
@@ -45,6 +46,13 @@ class System(Protocol):
         ``audio_filepath`` is absolute or relative to the working directory (`read_manifest`
         resolves it); ``checkpoint`` is a hub id, a model folder or a trained ``final`` folder;
         ``lm`` is a folder made by `lm.train`.
+        """
+        ...
+
+    def average(self, checkpoints: Sequence[str], folder: Path) -> None:
+        """Write the mean of checkpoints' weights into ``folder``, as a checkpoint to decode with.
+
+        ValueError when they are not of one kind, shape and vocabulary.
         """
         ...
 

@@ -44,3 +44,9 @@ class NemoSystem:
         decoder = NemoDecoder(self.config, checkpoint, lm)
         with nullcontext() if len(utterances) < _FEW else decoder:
             yield from decode_stream(utterances, decoder.decode_batch, decoder.stream_config())
+
+    def average(self, checkpoints: Sequence[str], folder: Path) -> None:
+        """Write the mean of checkpoints' weights into ``folder``; see `systems.nemo.average`."""
+        from systems.nemo.average import average
+
+        average(checkpoints, folder, self.config.base)

@@ -1,14 +1,18 @@
-"""Average the weights of a training's last checkpoints."""
+"""Average a training's last checkpoints, or whole models."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
+from systems.averaging import Mean
 from systems.hf_trainer import AsrTrainer
+from systems.owsm.checkpoint import load_owsm
+from systems.owsm.layout import write_layout
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +21,7 @@ def average_checkpoints(trainer: AsrTrainer, count: int) -> float | None:
     """Give the model the mean of its last ``count`` checkpoints if dev's WER does not rise.
 
     Returns the mean's WER; None when there is nothing to average. What is averaged are the
-    trained weights: of an adapter, its factors.
+    trained weights: of an adapter, its factors, which within one training stay close.
     """
     folder = Path(trainer.args.output_dir)
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
@@ -34,19 +38,34 @@ def average_checkpoints(trainer: AsrTrainer, count: int) -> float | None:
     return wer
 
 
-def mean_of(files: list[Path]) -> dict[str, torch.Tensor]:
-    """Return the mean of the weights in some files; whole numbers are the last file's."""
-    total: dict[str, torch.Tensor] = {}
+def mean_of(files: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Return the mean of the weights in some files; see `Mean`."""
+    mean = Mean()
     for file in files:
-        for name, weight in load_file(file).items():
-            if name in total and weight.is_floating_point():
-                total[name] += weight.double()
-            else:
-                total[name] = weight.double() if weight.is_floating_point() else weight
-    last = load_file(files[-1])
-    return {
-        name: (weight / len(files)).to(last[name].dtype)
-        if last[name].is_floating_point()
-        else last[name]
-        for name, weight in total.items()
-    }
+        mean.add(load_file(file), str(file))
+    return mean.result()
+
+
+def average(checkpoints: Sequence[str | Path], folder: Path) -> None:
+    """Write the mean of whole models to ``folder``, in ESPnet's layout.
+
+    A trained adapter lies merged in its model, so that what is averaged is what the adapters
+    add, not their factors. ValueError when the models are not of one shape.
+    """
+    mean = Mean()
+    first = load_owsm(checkpoints[0])
+    mean.add(first.model.state_dict(), str(checkpoints[0]))
+    for checkpoint in checkpoints[1:]:
+        other = load_owsm(checkpoint)
+        if other.tokens != first.tokens:
+            raise ValueError(f"{checkpoint}: its tokens are not those of {checkpoints[0]}")
+        if other.window != first.window:
+            raise ValueError(
+                f"{checkpoint}: window is {other.window:g} s, must be {first.window:g} as in "
+                f"{checkpoints[0]}"
+            )
+        mean.add(other.model.state_dict(), str(checkpoint))
+    write_layout(folder, first.layout.config, mean.result(), first.layout.root)
+    record = first.layout.root / "system.json"
+    if record.is_file():
+        (folder / record.name).write_bytes(record.read_bytes())

@@ -43,3 +43,9 @@ class OwsmSystem:
 
         decoder = load_decoder(self.config, checkpoint, lm)
         yield from decode_stream(utterances, decoder.decode_batch, decoder.stream_config())
+
+    def average(self, checkpoints: Sequence[str], folder: Path) -> None:
+        """Write the mean of checkpoints' weights into ``folder``; see `systems.owsm.average`."""
+        from systems.owsm.average import average
+
+        average(checkpoints, folder)

@@ -117,7 +117,7 @@ def _merged(
     """Return the base with the adapter added to its weights, in float32 before any rounding."""
     from peft import PeftModel
 
-    model, processor = load_model(base or _base_of(folder, record), attn=attn)
+    model, processor = load_model(base or base_of(folder, record), attn=attn)
     shorten(model, processor, None)
     try:
         with quiet_peft():
@@ -129,7 +129,7 @@ def _merged(
     return adapted.merge_and_unload().to(dtype)
 
 
-def _base_of(folder: Path, record: Record | None) -> str | Path:
+def base_of(folder: Path, record: Record | None) -> str | Path:
     """Return where the base of the adapter in ``folder`` is now."""
     if record is None:
         named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))

@@ -44,6 +44,12 @@ class WhisperSystem:
         decoder = WhisperDecoder(self.config, checkpoint, lm)
         yield from decode_stream(utterances, decoder.decode_batch, decoder.stream_config())
 
+    def average(self, checkpoints: Sequence[str], folder: Path) -> None:
+        """Write the mean of checkpoints' weights into ``folder``; see `systems.whisper.average`."""
+        from systems.whisper.average import average
+
+        average(checkpoints, folder, self.config.base)
+
     def score_texts(
         self, texts: Sequence[tuple[Utterance, Sequence[str]]], checkpoint: str
     ) -> Iterator[NBest]:
