@@ -19,8 +19,9 @@ from manifests import LogProb, normalize_text
 from manifests.device import Device, Precision, pick_device, pick_precision
 from manifests.hub import model_folder
 
-# Logits of one batch (tokens x vocabulary) in float32: 0.5 GB on a CPU, 2 GB on a card.
-_LOGITS: dict[Device, int] = {"cpu": 1 << 27, "mps": 1 << 27, "cuda": 1 << 29}
+# Logits of one batch (tokens x vocabulary): in float32, of which there are two or three copies
+# at a time, 0.25 GB on a CPU and 2 GB on a card.
+_LOGITS: dict[Device, int] = {"cpu": 1 << 26, "mps": 1 << 26, "cuda": 1 << 29}
 _UNLIMITED = 1 << 20  # what tokenisers and state-space models say of their length is no limit
 _SHOWN = 3
 

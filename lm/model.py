@@ -10,6 +10,7 @@ import msgspec
 
 from lm.ngram import BINARY, NGram
 from manifests import LogProb
+from manifests.hub import has_weights
 
 _KENLM_FILES = (".arpa", ".binary", ".bin", ".klm")
 
@@ -54,6 +55,11 @@ def open_lm(place: str | Path, causal: CausalOptions | None = None) -> LanguageM
     path = Path(place).expanduser()
     if (path / BINARY).is_file() or path.suffix in _KENLM_FILES:
         return NGram(path)
+    if path.is_dir() and not has_weights(path):
+        raise ValueError(
+            f"{place}: holds neither {BINARY} (made by python -m lm.train) nor a model's weights, "
+            "must be a language model"
+        )
     from lm.causal import CausalLm
 
     return CausalLm(place, causal or CausalOptions())

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from lm.causal import CausalLm, windows
 from lm.model import CausalOptions, open_lm
 from lm.ngram import NGram
+from lm.rescore import main as rescore
 from lm.train import train
+from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
 from recipes.tiny_gpt2 import Gpt2Settings, build, main
 
 SENTENCES = ["the cat sat on the mat", "a dog goed home", "the cat goed home", "i saw two tooths"]
@@ -142,7 +144,9 @@ def test_what_is_no_whole_causal_model_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=r"torn: 1 weights are missing \(transformer\.h\.1"):
         CausalLm(torn, CPU)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty: no model.safetensors"):
+    with pytest.raises(
+        ValueError, match=r"empty: holds neither lm.binary .* nor a model's weights"
+    ):
         open_lm(tmp_path / "empty")
 
 
@@ -157,6 +161,31 @@ def test_any_model_is_opened_by_its_folder(folder, tmp_path):
     ]
     assert isinstance(open_lm(tmp_path / "ngram" / "lm.binary"), NGram)
     assert isinstance(open_lm(str(folder), CPU), CausalLm)
+
+
+def test_lists_are_rescored_with_an_ngram_and_a_causal_model_at_once(folder, tmp_path):
+    (tmp_path / "text").write_text("\n".join(SENTENCES))
+    train([tmp_path / "text"], tmp_path / "ngram", order=3)
+    texts = ["mat the on sat cat the", "the cat sat on the mat", "the cat sat on"]
+    hyps = tuple(Hypothesis(text=text, score=-1.0 - n) for n, text in enumerate(texts))
+    write_rows(tmp_path / "h.jsonl", [NBest(utt_id="a", system="s", hyps=hyps)])
+    row = Utterance(
+        utt_id="a", audio_filepath="a.wav", duration=1.0, text="The cat sat on the mat."
+    )
+    write_rows(tmp_path / "dev.jsonl", [row])
+    lists, out = str(tmp_path / "h.jsonl"), str(tmp_path / "r.jsonl")
+    both = ["--lm", str(tmp_path / "ngram"), "--lm", str(folder), "--device", "cpu"]
+    assert rescore([lists, *both, "--out", out, "--alpha", "0.5", "0.25"]) == 0
+    (found,) = read_nbest(tmp_path / "r.jsonl")
+    assert found.best.text == texts[1]
+    ngram, causal = open_lm(tmp_path / "ngram"), open_lm(folder, CPU)
+    (one,), (other,) = ngram.score_texts([texts[1]]), causal.score_texts([texts[1]])
+    assert found.best.lm_score == pytest.approx((0.5 * one + 0.25 * other) / 0.75)
+    dev = ["--tune-on", lists, "--ref", str(tmp_path / "dev.jsonl")]
+    assert rescore([lists, *both, "--out", out, *dev]) == 0
+    kept = json.loads((tmp_path / "r.weights.json").read_text())
+    assert kept["errors"] == 0 < kept["errors_before"]
+    assert len(kept["weights"]["alphas"]) == 2
 
 
 def test_training_is_repeatable_and_told(folder, tmp_path, capsys):
