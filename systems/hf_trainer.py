@@ -179,7 +179,7 @@ def training_arguments(
         save_steps=config.eval_steps,
         save_total_limit=2,  # the best and the last
         load_best_model_at_end=True,
-        metric_for_best_model="wer",
+        metric_for_best_model=config.choose_by,
         greater_is_better=False,
         restore_callback_states_from_checkpoint=True,  # patience counts on after a kill
         logging_steps=max(1, config.eval_steps // 10),
@@ -273,9 +273,10 @@ def training_metrics(
 ) -> dict[str, Any]:
     """Return what reports say of a training."""
     state = trainer.state
+    best = next(one for one in evaluations(trainer) if one["step"] == state.best_global_step)
     clock = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Clock))
     return {
-        "best_wer": state.best_metric,
+        "best_wer": best["wer"],
         "best_step": state.best_global_step,
         "steps": state.global_step,
         "evaluations": evaluations(trainer),

@@ -34,7 +34,9 @@ class TrainConfig(Config, frozen=True):
     max_grad_norm: float = 1.0
     max_steps: int = 4000
     eval_steps: int = 500  # also the checkpoint interval
-    patience: int = 4  # evaluations without a better dev WER; 0 = never stop early
+    patience: int = 4  # evaluations without a better one; 0 = never stop early
+    # What of dev's says which checkpoint is better; loss in pretraining, where WER is noise yet.
+    choose_by: Literal["wer", "loss"] = "wer"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where it exists
     spec_augment: bool = True  # as the checkpoint's config says
     age_balance: float = 0.0  # 0 = as the data are, 1 = every age bucket equally often

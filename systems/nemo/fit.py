@@ -51,8 +51,7 @@ def fit(
             log.info("resuming at step %d of %d", step, config.max_steps)
         trainer = _trainer(config, exp, device, precision)
         trainer.fit(tuner, batches, dev, ckpt_path=last)
-        best = min(tuner.evaluations, key=lambda one: one["wer"], default=None)
-        if best is None:
+        if not tuner.evaluations:
             raise ValueError(
                 f"no evaluation in {config.max_steps} steps, "
                 f"eval_steps ({config.eval_steps}) must be at most max_steps"
@@ -67,7 +66,7 @@ def fit(
     tuner.load_state_dict(state["state_dict"], strict=False)
     if trainer is None:
         tuner.on_load_checkpoint(torch.load(folder / "last.ckpt", weights_only=False))
-    best = min(tuner.evaluations, key=lambda one: one["wer"])
+    best = min(tuner.evaluations, key=lambda one: one[config.choose_by])
     return {
         "best_wer": best["wer"],
         "best_step": int(best["step"]),
@@ -126,7 +125,7 @@ def _trainer(config: TrainConfig, exp: Path, device: Device, precision: Precisio
         ModelCheckpoint(
             dirpath=exp / "checkpoints",
             filename="{step}",
-            monitor="val_wer",
+            monitor=f"val_{config.choose_by}",
             mode="min",
             save_top_k=1,
             save_last=True,
@@ -135,7 +134,9 @@ def _trainer(config: TrainConfig, exp: Path, device: Device, precision: Precisio
         ),
     ]
     if config.patience:
-        callbacks.append(EarlyStopping("val_wer", patience=config.patience, mode="min"))
+        callbacks.append(
+            EarlyStopping(f"val_{config.choose_by}", patience=config.patience, mode="min")
+        )
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
         devices=processes,

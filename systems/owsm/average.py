@@ -18,24 +18,29 @@ log = logging.getLogger(__name__)
 
 
 def average_checkpoints(trainer: AsrTrainer, count: int) -> float | None:
-    """Give the model the mean of its last ``count`` checkpoints if dev's WER does not rise.
+    """Give the model the mean of its last ``count`` checkpoints if dev's WER (or loss, where
+    that chooses) does not rise.
 
     Returns the mean's WER; None when there is nothing to average. What is averaged are the
     trained weights: of an adapter, its factors, which within one training stay close.
     """
     folder = Path(trainer.args.output_dir)
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
-    files = [path / "model.safetensors" for path in found[-count:]]
+    saved = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    files = [path / "model.safetensors" for path in saved[-count:]]
     if count < 2 or len(files) < 2:
         return None
     best = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
-    best_wer = trainer.state.best_metric
+    kind = trainer.args.metric_for_best_model
+    least = trainer.state.best_metric
     trainer.model.load_state_dict(mean_of(files))
-    wer = float(trainer.evaluate()["eval_wer"])
-    log.info("mean of %d checkpoints: WER %.4f, best single one %.4f", len(files), wer, best_wer)
-    if wer > best_wer:
+    found = trainer.evaluate()
+    log.info(
+        "mean of %d checkpoints: %s %.4f, best single one %.4f",
+        *(len(files), kind, found[f"eval_{kind}"], least),
+    )
+    if found[f"eval_{kind}"] > least:
         trainer.model.load_state_dict(best)
-    return wer
+    return float(found["eval_wer"])
 
 
 def mean_of(files: Sequence[Path]) -> dict[str, torch.Tensor]:

@@ -28,7 +28,7 @@ def test_trained_with_ctc_and_short_windows_it_is_a_plain_checkpoint(
     tiny_whisper, tone_corpus, tmp_path
 ):
     exp = tmp_path / "exp"
-    options = ["window=auto", "train.adapt=full", "train.ctc_weight=0.5"]
+    options = ["window=auto", "train.adapt=full", "train.ctc_weight=0.5", "train.choose_by=loss"]
     assert main(arguments(tone_corpus, exp, tiny_whisper, *options)) == 0
     before, after = (
         load_file(folder / "model.safetensors") for folder in (tiny_whisper, exp / "final")
@@ -39,6 +39,9 @@ def test_trained_with_ctc_and_short_windows_it_is_a_plain_checkpoint(
     }
     config = json.loads((exp / "final" / "config.json").read_text(encoding="utf-8"))
     assert config["max_source_positions"] == 50 * WINDOW
+    found = json.loads((exp / "metrics.json").read_text(encoding="utf-8"))
+    best = min(found["evaluations"], key=lambda one: one["loss"])
+    assert (found["best_step"], found["best_wer"]) == (best["step"], best["wer"])
     # Where a killed run goes on from holds the head.
     saved = load_file(next((exp / "checkpoints").glob("checkpoint-*")) / "model.safetensors")
     assert "ctc_head.weight" in saved
