@@ -192,8 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--greedy", action="store_true", help="keep only what helps on --dev")
     parser.add_argument("--dev", type=Path, metavar="DEV.jsonl", help="manifest to choose by")
     parser.add_argument("--lm", type=Path, metavar="LM_DIR", help="n-gram for decoding dev")
-    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", dest="overrides")
-    args = parser.parse_args(argv)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides")
+    args = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     if args.greedy != (args.dev is not None):
         parser.error("--greedy needs --dev, and only it does")
