@@ -1,9 +1,9 @@
 """ESPnet, imported without what OWSM never uses: silent, offline and faster.
 
 `espnet2.tasks` loads every model of the toolkit. On the way g2p_en downloads dictionaries,
-flash_attn's absence is printed to stdout, and transformers, wandb, nltk and the whole of GAN-TTS
-are loaded. While the tasks are imported, inert modules stand in for those; afterwards the real
-ones can be imported as ever.
+flash_attn's absence is printed to stdout, transformers, wandb, nltk and the whole of GAN-TTS
+are loaded, and typeguard compiles every decorated function a second time. While the tasks are
+imported, inert stand-ins take the place of those; afterwards the real ones are there as ever.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ def task_class(family: Family) -> Any:
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     """Let inert modules stand in for what is not needed, until the ``with`` block ends."""
+    import typeguard
+
     names = [name for name in (*_INERT, *_ABSENT) if not _is_loaded(name)]
+    checked, typeguard.typechecked = typeguard.typechecked, _unchecked
     for name in names:
         if name in _INERT:
             module = ModuleType(name)
@@ -66,8 +69,14 @@ def _stand_ins() -> Iterator[None]:
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
+        typeguard.typechecked = checked
         for name in names:
             sys.modules.pop(name, None)
+
+
+def _unchecked(target: Any = None, **options: Any) -> Any:
+    """Decorate with nothing: stands in for `typeguard.typechecked`, half of ESPnet's import."""
+    return target if target is not None else _unchecked
 
 
 @contextmanager
