@@ -124,7 +124,7 @@ def _arrays(
 def _alike(items: Sequence[Item], vocabulary: Sequence[Keys]) -> NDArray[np.uint8]:
     """Return how alike two words are spelled; where all say the same nobody asks, and it is 0."""
     asked = [len(item.sequences) > 1 for item in items]
-    width = max((len(keys) for keys, ask in zip(vocabulary, asked, strict=True) if ask), default=1)
+    width = max(map(len, vocabulary)) if any(asked) else 1
     alike = np.zeros((len(items), width, width), np.uint8)
     for b, keys in enumerate(vocabulary):
         if asked[b] and len(keys) > 1:

@@ -63,21 +63,30 @@ class Sausage:
         self._said = votes.said[: len(voters), :slots, b].tolist()
         self._weight = votes.weight[:, b].tolist()
         support = votes.support[: len(voters), :slots, b].tolist()
+        score = votes.score[: len(voters), :slots, b].tolist()
         total = votes.total[:slots, b].tolist()
-        # Of each slot: words with their shares, the winner first, the others by share and voter.
+        # Of each slot: words with their shares, best first, and those that are the best.
         self.shares: list[dict[int, float]] = []
-        for slot, winner in enumerate(votes.winner[:slots, b].tolist()):
-            order = sorted(range(len(voters)), key=lambda n: (n != winner, -support[n][slot], n))
-            self.shares.append({self._said[n][slot]: support[n][slot] / total[slot] for n in order})
+        self._tied: list[list[int]] = []
+        for slot, words in enumerate(zip(*self._said, strict=True)):
+            if words.count(words[0]) == len(words):
+                self.shares.append({words[0]: 1.0})
+                self._tied.append([words[0]])
+                continue
+            # Stable: of equals the voter nearest to all others comes first.
+            here = [-own[slot] for own in score]
+            order = sorted(range(len(here)), key=here.__getitem__)
+            self.shares.append({words[n]: support[n][slot] / total[slot] for n in order})
+            self._tied.append(list({words[n]: 0 for n in order if here[n] == min(here)}))
 
     def break_ties(self, ngram: NGram) -> None:
         """Let the n-gram choose among words with equally many votes (not between word and gap)."""
-        if not any(len(_tied(shares)) > 1 for shares in self.shares):
+        if not any(len(words) > 1 for words in self._tied):
             return
         beam: list[tuple[float, object, list[int]]] = [(0.0, ngram.begin(), [])]
-        for shares in self.shares:
+        for words in self._tied:
             grown = []
-            for word in _tied(shares):
+            for word in filter(None, words) if words[0] else words[:1]:
                 for score, state, way in beam:
                     after, gain = state, 0.0
                     if word:
@@ -167,11 +176,3 @@ def _words(voter: Heard, unit: Unit) -> tuple[Word, ...] | None:
     if voter.words is None:
         return None
     return voter.words[unit.first : unit.first + len(unit.words)]
-
-
-def _tied(shares: dict[int, float]) -> list[int]:
-    """Return the words with as many votes as the winner, and only it where it is the gap."""
-    winner, most = next(iter(shares.items()))
-    if not winner:
-        return [winner]
-    return [word for word, share in shares.items() if share == most and word]

@@ -4,7 +4,8 @@ A voter's weight is its member's weight, times its share of the member's n-best 
 agreement to a power: the share of all other members' weight that says what it says, over all
 slots. Someone who heard half of the utterance, or another one, so counts little, and nothing need
 be known of the voters beforehand. A vote is the voter's weight, in part times the confidence of
-the word. Sums are integers: no order of voters or utterances changes them.
+the word; a part of it also goes to words that are spelled alike. Sums are integers: no order of
+voters or utterances changes them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from fusion.tokens import Space
 Ints = NDArray[np.integer[Any]]
 Longs = NDArray[np.int64]
 
-WEIGHT = 1 << 20  # weight 1
-_CONFIDENCE = 1 << 12  # confidence 1
+# With these, sums of 800 votes for words spelled alike stay below 2^63.
+WEIGHT = 1 << 16  # weight 1
+CONFIDENCE = 1 << 12  # confidence 1
+_ALIKE = 100  # spelled the same
+_PRIOR = 4  # slots with the mean agreement that each voter is granted: short texts tell little
 
 
 class VoteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,13 +37,14 @@ class VoteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     space: Space = "scorer"
     alpha: float = 1.0  # part of a vote that does not ask for confidence
     null_confidence: float | None = None  # None = what the voter's words beside the gap have
-    agreement: int = 6  # power of a voter's agreement with the others; 0 = nobody is asked
+    agreement: int = 8  # power of a voter's agreement with the others; 0 = nobody is asked
+    spelling: float = 0.5  # part of a vote, times likeness squared, that words spelled alike get
     nbest: int = 1  # so many hypotheses of each member vote, by their posteriors
     nbest_scale: float = 1.0  # of the scores of an n-best list, before they become posteriors
     weights: tuple[float, ...] | None = None  # of the members, in their order; None = equal
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "null_confidence"):
+        for name in ("alpha", "null_confidence", "spelling"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value:g}, must lie in [0, 1]")
@@ -71,32 +76,26 @@ class Votes:
 
     ``weight`` (N, B): what voter n counts; ``said`` (N, S, B): what it says in slot s;
     ``support`` (N, S, B): the votes of all who say the same; ``total`` (S, B): all votes;
-    ``winner`` (S, B): the voter whose word is taken.
+    ``score`` (N, S, B): support and what comes from words spelled alike.
     """
 
     weight: Longs
     said: NDArray[np.int32]
     support: Longs
     total: Longs
-    winner: NDArray[np.intp]
+    score: Longs
 
-    def tied(self, slot: int, b: int) -> list[int]:
-        """Return the voters of the different words that have the most votes, the winner first."""
-        most = self.support[self.winner[slot, b], slot, b]
-        found = {int(self.said[self.winner[slot, b], slot, b]): int(self.winner[slot, b])}
-        for n in np.nonzero(self.support[:, slot, b] == most)[0].tolist():
-            found.setdefault(int(self.said[n, slot, b]), n)
-        return list(found.values())
+    @property
+    def winner(self) -> NDArray[np.intp]:
+        """The voters (S, B) whose words win; of equals the one that is nearest to all others."""
+        first: NDArray[np.intp] = self.score.argmax(axis=0)
+        return first
 
 
 def cast_votes(
     networks: Networks, voters: Sequence[Sequence[Voter]], options: VoteOptions
 ) -> Votes:
-    """Let the voters of each utterance vote; ``voters[b]`` must be sorted by row.
-
-    Of words with equal votes the one wins that is spelled like more of the others' votes, then
-    that of the voter nearest to all others.
-    """
+    """Let the voters of each utterance vote; ``voters[b]`` must be sorted by row."""
     count = max((len(group) for group in voters), default=0)
     row, member = np.zeros((2, count, len(voters)), np.intp)
     weight = np.zeros((count, len(voters)), np.int64)
@@ -129,15 +128,17 @@ def count_votes(
     said = np.take_along_axis(networks.table, row[:, None, :], axis=0)
     if options.alpha < 1:
         assert given is not None
-        steady = round(options.alpha * _CONFIDENCE)
-        votes = weight[:, None, :] * (steady * _CONFIDENCE + (_CONFIDENCE - steady) * given)
+        steady = round(options.alpha * CONFIDENCE)
+        votes = weight[:, None, :] * (steady * CONFIDENCE + (CONFIDENCE - steady) * given)
         # A voter that is sure of nothing still votes where nobody else does.
         votes = np.maximum(votes, weight[:, None, :] > 0)
     else:
         votes = np.broadcast_to(weight[:, None, :], said.shape)
     support = _same_sums(said, votes)
-    total = votes.sum(axis=0)
-    return Votes(weight, said, support, total, _winners(said, votes, support, networks))
+    score = support * _ALIKE**2
+    if options.spelling:
+        score += _alike_sums(said, votes, networks, round(options.spelling * _ALIKE))
+    return Votes(weight, said, support, votes.sum(axis=0), score)
 
 
 def _trusted(networks: Networks, row: Ints, member: Ints, weight: Longs, power: int) -> Longs:
@@ -155,7 +156,12 @@ def _trusted(networks: Networks, row: Ints, member: Ints, weight: Longs, power: 
         apart = weight * (member != member[n])
         agreed[n] = (same[row[n], row, utterance] * apart).sum(axis=0)
         others[n] = apart.sum(axis=0) * slots
+    voting = (weight > 0).sum(axis=0)
     share = np.where(others > 0, agreed / np.maximum(others, 1), 1.0)
+    # Sums of floats hang on their order; of integers they do not.
+    parts = np.rint(share * WEIGHT).astype(np.int64) * (weight > 0)
+    mean = parts.sum(axis=0) / np.maximum(voting * WEIGHT, 1)
+    share = (share * slots + mean * _PRIOR) / (slots + _PRIOR)
     trust = np.ones_like(share)
     for _ in range(power):
         trust *= share
@@ -165,21 +171,21 @@ def _trusted(networks: Networks, row: Ints, member: Ints, weight: Longs, power: 
 def confidences_given(
     said: Ints, voters: Sequence[Sequence[Voter]], null_confidence: float | None
 ) -> Longs:
-    """Return the confidence (N, S, B), in `_CONFIDENCE`, of what each voter says in each slot.
+    """Return the confidence (N, S, B), in `CONFIDENCE`, of what each voter says in each slot.
 
     A voter without confidences has the mean of its utterance's, or 1 where nobody has any.
     """
     words = said > 0
     longest = words.sum(axis=1).max(initial=0)
     # The first and the last confidence stand twice: a gap at the edge has one neighbour.
-    around = np.full((len(said), longest + 2, said.shape[2]), _CONFIDENCE, np.int64)
+    around = np.full((len(said), longest + 2, said.shape[2]), CONFIDENCE, np.int64)
     for b, group in enumerate(voters):
         known = [
-            np.rint(np.multiply(voter.confidences or (), _CONFIDENCE)).astype(np.int64)
+            np.rint(np.multiply(voter.confidences or (), CONFIDENCE)).astype(np.int64)
             for voter in group
         ]
         everyone = np.concatenate(known) if known else np.zeros(0, np.int64)
-        mean = int(everyone.sum()) // len(everyone) if len(everyone) else _CONFIDENCE
+        mean = int(everyone.sum()) // len(everyone) if len(everyone) else CONFIDENCE
         for n, own in enumerate(known):
             around[n, :, b] = mean
             if len(own):
@@ -189,7 +195,7 @@ def confidences_given(
     right = np.take_along_axis(around, before + 1, axis=1)
     if null_confidence is None:
         return np.where(words, right, (left + right) // 2)
-    return np.where(words, right, round(null_confidence * _CONFIDENCE))
+    return np.where(words, right, round(null_confidence * CONFIDENCE))
 
 
 def _same_sums(said: Ints, votes: Longs) -> Longs:
@@ -200,18 +206,14 @@ def _same_sums(said: Ints, votes: Longs) -> Longs:
     return sums
 
 
-def _winners(said: Ints, votes: Longs, support: Longs, networks: Networks) -> NDArray[np.intp]:
-    if not len(said):
-        return np.zeros(said.shape[1:], np.intp)
-    winner: NDArray[np.intp] = support.argmax(axis=0)
-    most = support.max(axis=0)
-    word = np.take_along_axis(said, winner[None], axis=0)
-    slot, b = np.nonzero(((support == most) & (said != word)).any(axis=0))
-    if len(slot):
-        here, vote = said[:, slot, b], votes[:, slot, b]
-        likeness = np.zeros(here.shape, np.int64)
-        for other, weight in zip(here, vote, strict=True):
-            likeness += networks.alike[b, here, other] * weight
-        likeness[support[:, slot, b] < most[slot, b]] = -1
-        winner[slot, b] = likeness.argmax(axis=0)
-    return winner
+def _alike_sums(said: Ints, votes: Longs, networks: Networks, part: int) -> Longs:
+    """Return what each voter's word gets from votes for others that are spelled like it."""
+    sums = np.zeros(said.shape, np.int64)
+    slot, b = np.nonzero((said != said[:1]).any(axis=0))
+    here, vote = said[:, slot, b], votes[:, slot, b]
+    gained = np.zeros(here.shape, np.int64)
+    for other, weight in zip(here, vote, strict=True):
+        alike = networks.alike[b, here, other].astype(np.int64)
+        gained += (here != other) * (alike * alike * part // _ALIKE) * weight
+    sums[:, slot, b] = gained
+    return sums
