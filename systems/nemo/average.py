@@ -14,6 +14,7 @@ from systems.nemo.checkpoint import (
     RECORD,
     Record,
     adapter_weights,
+    home_of,
     load_model,
     read_record,
     write_record,
@@ -46,7 +47,8 @@ def average(checkpoints: Sequence[str | Path], folder: Path, base: str | None = 
     first.load_state_dict(mean.result())
     first.save_to(str(folder / MODEL))
     adapter = adapter_weights(first)
-    records = [_record(Path(checkpoint)) for checkpoint in checkpoints]
+    homes = [home_of(Path(checkpoint)) for checkpoint in checkpoints]
+    records = [_record(home) for home in homes]
     if adapter and len({_seed(record) for record in records}) > 1:
         log.warning("adapters of different seeds: their mean may be worse than each of them")
     if records[0] is None:
@@ -55,7 +57,7 @@ def average(checkpoints: Sequence[str | Path], folder: Path, base: str | None = 
         import torch
 
         torch.save({name: weight.clone() for name, weight in adapter.items()}, folder / ADAPTER)
-    write_record(folder, _base(Path(checkpoints[0]), records[0]), records[0].config, folder)
+    write_record(folder, _base(homes[0], records[0]), records[0].config, folder)
 
 
 def _pieces(model: Any) -> list[str]:

@@ -12,6 +12,7 @@ import msgspec
 
 from manifests.jsonl import write_atomic
 from systems.config import Config
+from systems.experiment import FINAL
 from systems.nemo.quiet import import_nemo
 
 RECORD = "system.json"
@@ -108,9 +109,12 @@ def load_model(checkpoint: str | Path, *, adapters: bool = False, base: str | No
     """Return a model in eval mode on the CPU, in float32.
 
     With ``adapters`` its encoder can take them. A folder that holds a trained adapter alone loads
-    that on its base, which ``base`` overrides. ValueError says what is wrong.
+    that on its base, which ``base`` overrides. A training's ``checkpoints/*.ckpt`` takes what it
+    lacks from ``final``. ValueError says what is wrong.
     """
     path = Path(checkpoint).expanduser()
+    if path.suffix == ".ckpt" and path.is_file():
+        return _of_training(path, base)
     if path.is_dir() and not (path / MODEL).exists() and (path / ADAPTER).exists():
         return load_adapter(base or _base_of(path), path / ADAPTER, _record(path))
     return _restore(nemo_file(checkpoint), adapters)
@@ -129,6 +133,27 @@ def load_adapter(base: str | Path, adapter: Path, record: Record) -> Any:
     weights = torch.load(adapter, map_location="cpu", weights_only=True)
     load_strictly(model, weights, adapter)
     return model.eval()
+
+
+def _of_training(path: Path, base: str | None) -> Any:
+    """Return the model of an intermediate checkpoint, which holds what is trained alone."""
+    import torch
+
+    final = home_of(path)
+    if not final.is_dir():
+        raise ValueError(f"{path}: no {final}, must be there: it holds the rest of the model")
+    model = load_model(final, base=base)
+    # Lightning's own objects lie beside the weights.
+    weights = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    load_strictly(model, {name.removeprefix("model."): w for name, w in weights.items()}, path)
+    return model.eval()
+
+
+def home_of(checkpoint: Path) -> Path:
+    """Return the folder that holds a checkpoint's record: of a training's, its ``final``."""
+    return (
+        checkpoint.resolve().parent.parent / FINAL if checkpoint.suffix == ".ckpt" else checkpoint
+    )
 
 
 def load_strictly(model: Any, weights: dict[str, Any], place: Path) -> None:

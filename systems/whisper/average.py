@@ -14,6 +14,7 @@ from systems.averaging import Mean
 from systems.whisper.checkpoint import (
     Record,
     base_of,
+    home_of,
     load_model,
     read_record,
     save_processor,
@@ -67,16 +68,18 @@ def _average_models(folders: Sequence[Path], out: Path) -> None:
     model.save_pretrained(out)
     model.generation_config.save_pretrained(out)
     save_processor(processor, out)
-    record = read_record(folders[0])
+    home = home_of(folders[0])
+    record = read_record(home)
     if record is not None:
-        write_record(out, str(base_of(folders[0], record)), window, record.config, out)
+        write_record(out, str(base_of(home, record)), window, record.config, out)
 
 
 def _average_adapters(folders: Sequence[Path], out: Path, base: str | Path | None) -> None:
     from safetensors.torch import load_file, save_file
 
-    records = [read_record(folder) for folder in folders]
-    bases = [str(base or base_of(*pair)) for pair in zip(folders, records, strict=True)]
+    homes = [home_of(folder) for folder in folders]
+    records = [read_record(home) for home in homes]
+    bases = [str(base or base_of(*pair)) for pair in zip(homes, records, strict=True)]
     configs = []
     for folder, record, own_base in zip(folders, records, bases, strict=True):
         if _place(own_base) != _place(bases[0]):
@@ -89,7 +92,7 @@ def _average_adapters(folders: Sequence[Path], out: Path, base: str | Path | Non
     mean = mean_adapter([(of_one, place, scale) for (of_one, place), (_, scale)
                          in zip(weights, configs, strict=True)])  # fmt: skip
     rank = max(weight.shape[0] for name, weight in mean.items() if name.endswith(_A))
-    for path in folders[0].iterdir():
+    for path in homes[0].iterdir():
         if path.is_file() and path.name not in (_CONFIG, _WEIGHTS):
             shutil.copyfile(path, out / path.name)
     save_file(mean, out / _WEIGHTS, metadata={"format": "pt"})

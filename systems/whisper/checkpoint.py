@@ -19,6 +19,7 @@ from manifests.hub import model_folder
 from manifests.jsonl import write_atomic
 from manifests.rows import Seconds
 from systems.config import Config
+from systems.experiment import FINAL
 from systems.whisper.generation import generation_config
 from systems.whisper.window import shorten
 
@@ -76,8 +77,9 @@ def load_model(
 ) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """Return the model in eval mode, a trained adapter merged into its base, and its processor.
 
-    ``window`` cuts the encoder (None: as trained, else as pretrained); ``base`` overrides where
-    an adapter's base is. ValueError says what is missing and where to put it.
+    A training's ``checkpoints/checkpoint-N`` takes what it lacks from ``final``. ``window`` cuts
+    the encoder (None: as trained, else as pretrained); ``base`` overrides where an adapter's base
+    is. ValueError says what is missing and where to put it.
     """
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
     from transformers.utils.logging import disable_progress_bar
@@ -85,17 +87,18 @@ def load_model(
     if not sys.stderr.isatty():
         disable_progress_bar()
     folder = model_folder(checkpoint)
-    record = read_record(folder)
+    home = home_of(folder)
+    record = read_record(home)
     dtype = torch_dtype(precision)
     if (folder / "adapter_config.json").exists():
-        model = _merged(folder, record, dtype, attn, base)
+        model = _merged(folder, base or base_of(home, record), dtype, attn)
     else:
         _check_is_whisper(folder)
         model = WhisperForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, attn_implementation=attn, local_files_only=True
         )
-    processor = WhisperProcessor.from_pretrained(folder, local_files_only=True)
-    model.generation_config = generation_config(folder, model.config, processor.tokenizer)
+    processor = WhisperProcessor.from_pretrained(home, local_files_only=True)
+    model.generation_config = generation_config(home, model.config, processor.tokenizer)
     shorten(model, processor, window or (record.window if record else None))
     return model.to(device).eval(), processor
 
@@ -107,17 +110,24 @@ def torch_dtype(precision: Precision) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+def home_of(folder: Path) -> Path:
+    """Return the folder that holds a checkpoint's tokeniser and record.
+
+    Its own; of a training's intermediate checkpoint, which is weights alone, the training's
+    ``final``.
+    """
+    final = folder.resolve().parent.parent / FINAL
+    bare = not (folder / "tokenizer_config.json").exists()
+    return final if bare and folder.name.startswith("checkpoint-") and final.is_dir() else folder
+
+
 def _merged(
-    folder: Path,
-    record: Record | None,
-    dtype: torch.dtype,
-    attn: Attention,
-    base: str | Path | None,
+    folder: Path, base: str | Path, dtype: torch.dtype, attn: Attention
 ) -> WhisperForConditionalGeneration:
     """Return the base with the adapter added to its weights, in float32 before any rounding."""
     from peft import PeftModel
 
-    model, processor = load_model(base or base_of(folder, record), attn=attn)
+    model, processor = load_model(base, attn=attn)
     shorten(model, processor, None)
     try:
         with quiet_peft():

@@ -222,6 +222,29 @@ def test_a_greedy_soup_is_never_worse_than_the_best_on_dev(kit, variants, tmp_pa
     assert not (tmp_path / "soup.work").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "adapt"), [("whisper", "adapter"), ("whisper", "full"), ("nemo", "adapter")]
+)
+def test_checkpoints_of_one_training_are_ingredients(name, adapt, tone_corpus, tmp_path, request):
+    """They hold what is trained alone, and take the rest from the training's final."""
+    kit = Kit(name, request.getfixturevalue(f"trained_{name}"), tone_corpus.dev)
+    adapted = ADAPTERS[name] if adapt == "adapter" else ("train.adapt=full",)
+    steps = ("train.max_steps=4", "train.eval_steps=2", "train.max_eval_utterances=4",
+             "train.num_workers=0", "train.report_to=[]", "train.learning_rate=1e-3")  # fmt: skip
+    config = kit.config(*adapted, *steps)
+    final = system_class(name)(config).train(tone_corpus.train, kit.dev, tmp_path / "exp")
+    pattern = "checkpoint-*" if name == "whisper" else "*.ckpt"
+    found = sorted((tmp_path / "exp" / "checkpoints").glob(pattern))
+    each = [kit.weights(one) for one in (*found, final)]
+    assert len(found) == 2
+    # Final is the best of them, and they differ.
+    same = [all(torch.equal(one[key], each[-1][key]) for key in one) for one in each[:-1]]
+    assert any(same)
+    soup(name, config, [str(one) for one in found], tmp_path / "soup")
+    close(kit.weights(tmp_path / "soup"), mean(*each[:-1]))
+    assert len(kit.heard(tmp_path / "soup", tmp_path / "h.jsonl")) == 21
+
+
 @pytest.fixture(scope="module")
 def whisper(trained_whisper, tone_corpus) -> Kit:
     return Kit("whisper", trained_whisper, tone_corpus.dev)
