@@ -161,7 +161,10 @@ def _trusted(networks: Networks, row: Ints, member: Ints, weight: Longs, power: 
     # Sums of floats hang on their order; of integers they do not.
     parts = np.rint(share * WEIGHT).astype(np.int64) * (weight > 0)
     mean = parts.sum(axis=0) / np.maximum(voting * WEIGHT, 1)
-    share = (share * slots + mean * _PRIOR) / (slots + _PRIOR)
+    share = np.where(weight > 0, share * slots + mean * _PRIOR, 0.0)
+    # Only how they compare counts; the best keeps its weight, so that none vanish in rounding.
+    best = share.max(axis=0, initial=0.0)
+    share = np.where(best > 0, share / np.where(best > 0, best, 1.0), 1.0)
     trust = np.ones_like(share)
     for _ in range(power):
         trust *= share

@@ -177,6 +177,8 @@ def test_a_gap_is_as_sure_as_the_words_beside_it_or_as_it_is_told():
 def test_weights_and_their_number():
     assert text("cat", "dog", "dog", weights=(3.0, 1.0, 1.0), agreement=0) == "cat"
     assert text("cat", "dog", weights=(0.0, 1.0)) == "dog"
+    assert text("cat", "dog", weights=(1.0, 2.0)) == "dog"
+    assert text("cat", "dog", weights=(2.0, 1.0)) == "cat"
     with pytest.raises(ValueError, match="1 weights, must be as many as members: 2"):
         text("cat", "dog", weights=(1.0,))
 
