@@ -40,6 +40,8 @@ def build_model(folder: Path, window: float, blocks: int, seed: int) -> Path:
         width=384,
         blocks=blocks,
         decoder_blocks=blocks,
+        units=4,
+        pieces=300,
         mels=128,
         seed=seed,
     )

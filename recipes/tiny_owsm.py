@@ -21,7 +21,7 @@ import logging
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,10 @@ log = logging.getLogger(__name__)
 
 LANGUAGES = ("eng", "deu", "spa")  # OWSM knows 151
 TASKS = ("asr", "st_deu", "st_eng")
-TIMES = tuple(f"<{0.02 * n:.2f}>" for n in range(1501))  # whatever the window
-SPECIALS = (
+MARKS = (
     *("<na>", "<nospeech>", "<nolang>"),
     *(f"<{name}>" for name in (*LANGUAGES, *TASKS)),
     "<notimestamps>",
-    *TIMES,
 )
 _HEARD = 200  # utterances from which the features' mean and deviation are estimated
 
@@ -59,17 +57,19 @@ def build(
     width: int = 64,
     blocks: int = 3,
     decoder_blocks: int = 2,
-    pieces: int = 300,
-    mels: int = 40,
+    units: int = 2,
+    pieces: int = 90,
+    mels: int = 32,
     subsampling: int = 8,
     seed: int = 1,
 ) -> Path:
     """Write a randomly initialised OWSM with a window of ``window`` s; return ``out``.
 
-    ``pieces`` is the most that the vocabulary may hold beyond the special tokens; the features
-    are normalised by the statistics of ``audio``; the published ``subsampling`` is 8, frames of
-    80 ms. The same arguments give the same weights and vocabulary. A folder ``out`` that exists
-    is replaced.
+    ``units`` times the width is the inner width of a block's layers, in published models 4;
+    ``pieces`` is the most that the vocabulary may hold beyond the special tokens: the fewer, the
+    sooner CTC finds where each is said. The features are normalised by the statistics of
+    ``audio``; the published ``subsampling`` is 8, frames of 80 ms. The same arguments give the
+    same weights and vocabulary. A folder ``out`` that exists is replaced.
     """
     import torch
 
@@ -77,11 +77,11 @@ def build(
     shutil.rmtree(part, ignore_errors=True)
     lists = part / "data" / "token_list" / "bpe"
     lists.mkdir(parents=True)
-    tokens = _train_bpe(texts, lists / "bpe.model", pieces)
+    tokens = _train_bpe(texts, lists / "bpe.model", [*MARKS, *_times(window)], pieces)
     (lists / "tokens.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     task = task_class(family)
-    config = task.get_default_config()
-    config |= _config(tokens, window, family, width, blocks, mels, subsampling)
+    config = _defaults(task)
+    config |= _config(tokens, window, family, width, blocks, units, mels, subsampling)
     if family == "aed":
         config["decoder_conf"]["num_blocks"] = decoder_blocks
     stats = part / "exp" / "stats" / "feats_stats.npz"
@@ -92,6 +92,10 @@ def build(
     torch.manual_seed(seed)
     with quiet():
         model = task.build_model(Namespace(**config))
+    if family == "aed":
+        # ESPnet draws it with a deviation of 1 and scales it by sqrt(width), so that what the
+        # decoder hears is drowned in what it has just said.
+        torch.nn.init.normal_(model.decoder.embed[0].weight, std=width**-0.5)
     write_layout(part, config, model.state_dict(), root=part)
     parameters = sum(weight.numel() for weight in model.parameters())
     write_meta(part / "model", {"seed": seed, "parameters": parameters})
@@ -100,7 +104,22 @@ def build(
     return out
 
 
-def _train_bpe(texts: Iterable[str], path: Path, pieces: int) -> list[str]:
+def _times(window: float) -> list[str]:
+    """Return the tokens of times within the window."""
+    return [f"<{0.02 * step:.2f}>" for step in range(round(window / 0.02) + 1)]
+
+
+def _defaults(task: Any) -> dict[str, Any]:
+    """Return ESPnet's default configuration, for which it also reads the command line."""
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        config: dict[str, Any] = task.get_default_config()
+        return config
+    finally:
+        sys.argv = arguments
+
+
+def _train_bpe(texts: Iterable[str], path: Path, special: Sequence[str], pieces: int) -> list[str]:
     """Write a SentencePiece model of ``texts``; return the token list."""
     import sentencepiece
 
@@ -109,19 +128,19 @@ def _train_bpe(texts: Iterable[str], path: Path, pieces: int) -> list[str]:
         sentence_iterator=iter(texts),
         model_writer=model,
         model_type="unigram",
-        vocab_size=len(SPECIALS) + pieces + 3,  # <unk>, <s>, </s>
+        vocab_size=len(special) + pieces + 3,  # <unk>, <s>, </s>
         hard_vocab_limit=False,
         character_coverage=1.0,
-        user_defined_symbols=list(SPECIALS),
+        user_defined_symbols=list(special),
         num_threads=1,
         minloglevel=2,
     )
     path.write_bytes(model.getvalue())
     learned = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    own = {"<unk>", "<s>", "</s>", *SPECIALS}
+    own = {"<unk>", "<s>", "</s>", *special}
     spelled = [learned.id_to_piece(index) for index in range(len(learned))]
     words = [piece for piece in spelled if piece not in own]
-    return ["<blank>", "<unk>", *SPECIALS, *words, "<sos>", "<eos>", "<sop>"]
+    return ["<blank>", "<unk>", *special, *words, "<sos>", "<eos>", "<sop>"]
 
 
 def _config(
@@ -130,6 +149,7 @@ def _config(
     family: Family,
     width: int,
     blocks: int,
+    units: int,
     mels: int,
     subsampling: int,
 ) -> dict[str, Any]:
@@ -140,7 +160,7 @@ def _config(
         "attention_layer_type": "selfattn",
         "pos_enc_layer_type": "abs_pos",
         "rel_pos_type": "latest",
-        "cgmlp_linear_units": 4 * width,
+        "cgmlp_linear_units": units * width,
         "cgmlp_conv_kernel": 15,
         "use_linear_after_conv": False,
         "gate_activation": "identity",
@@ -150,7 +170,7 @@ def _config(
         "attention_dropout_rate": 0.0,
         "input_layer": {4: "conv2d", 8: "conv2d8"}[subsampling],
         "layer_drop_rate": 0.0,
-        "linear_units": 2 * width,
+        "linear_units": units * width,
         "positionwise_layer_type": "linear",
         "use_ffn": True,
         "macaron_ffn": True,
@@ -201,7 +221,7 @@ def _config(
             "promptencoder_conf": {
                 "output_size": width,
                 "attention_heads": 4,
-                "linear_units": 2 * width,
+                "linear_units": units * width,
                 "num_blocks": 1,
             },
             "model": "espnet_ctc",
@@ -215,12 +235,13 @@ def _config(
             | {"nolang_symbol": "<nolang>", "lang_apply_prob": 0.5},
         }
     return common | {
+        "init": "xavier_uniform",  # ESPnet's own learns later
         "encoder": "e_branchformer",
         "encoder_conf": encoder,
         "decoder": "transformer",
         "decoder_conf": {
             "attention_heads": 4,
-            "linear_units": 2 * width,
+            "linear_units": units * width,
             "dropout_rate": 0.0,
             "positional_dropout_rate": 0.0,
             "self_attention_dropout_rate": 0.0,
@@ -238,8 +259,8 @@ def _config(
             "speech_resolution": 0.02,
             "time_apply_prob": 0.5,
             "notime_symbol": "<notimestamps>",
-            "first_time_symbol": TIMES[0],
-            "last_time_symbol": TIMES[-1],
+            "first_time_symbol": _times(window)[0],
+            "last_time_symbol": _times(window)[-1],
         },
     }
 
@@ -286,7 +307,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--family", choices=("aed", "ctc"), default="aed")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=3, help="of the encoder (default 3)")
-    parser.add_argument("--pieces", type=int, default=300, help="learned tokens (default 300)")
+    parser.add_argument("--decoder-blocks", type=int, default=2)
+    parser.add_argument("--pieces", type=int, default=90, help="learned tokens (default 90)")
     parser.add_argument("--subsampling", type=int, choices=(4, 8), default=8)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
@@ -300,6 +322,7 @@ def main(argv: list[str] | None = None) -> int:
             family=args.family,
             width=args.width,
             blocks=args.blocks,
+            decoder_blocks=args.decoder_blocks,
             pieces=args.pieces,
             subsampling=args.subsampling,
             seed=args.seed,
