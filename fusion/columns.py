@@ -6,7 +6,7 @@ null word, a member's vote for no word at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,30 +25,28 @@ class Vocabulary:
 
     def __init__(self) -> None:
         self.texts = [NULL_TEXT]
-        self._folded = {NULL_TEXT: NULL, "": NULL}
-        self._numbers = _Numbers(self._add)
+        self._numbers = _Numbers(self.texts)
 
     def numbers(self, words: Iterable[str | bytes]) -> list[int]:
         """Return the number of each word (bytes are UTF-8; else ValueError)."""
         return list(map(self._numbers.__getitem__, words))
 
-    def _add(self, word: str | bytes) -> int:
-        text = fold(word.decode() if isinstance(word, bytes) else word)
-        number = self._folded.setdefault(text, len(self.texts))
-        if number == len(self.texts):
-            self.texts.append(text)
-        return number
-
 
 class _Numbers(dict[str | bytes, int]):
-    """Asks for the number of a word that it does not know."""
+    """Gives a word that it does not know the next number, and adds it to the texts."""
 
-    def __init__(self, add: Callable[[str | bytes], int]) -> None:
+    def __init__(self, texts: list[str]) -> None:
         super().__init__()
-        self._add = add
+        self._texts = texts
+        self._folded = {NULL_TEXT: NULL, "": NULL}
 
     def __missing__(self, word: str | bytes) -> int:
-        self[word] = number = self._add(word)
+        text = fold(word.decode() if isinstance(word, bytes) else word)
+        number = self._folded.get(text)
+        if number is None:
+            self._folded[text] = number = len(self._texts)
+            self._texts.append(text)
+        self[word] = number
         return number
 
 
@@ -58,10 +56,9 @@ def fold(word: str) -> str:
     >>> fold("Goed"), fold("\\u00c9COLE"), fold("w*"), fold("*")
     ('goed', '\\xc9cole', 'w', '*')
     """
-    # Rover copies each word two or three times and loses an asterisk each time.
-    for _ in range(2):
-        if len(word) > 1 and word.endswith("*"):
-            word = word[:-1]
+    if word.endswith("*"):
+        # Rover copies each word two or three times and loses an asterisk each time.
+        word = word[0] + word[1:].removesuffix("*").removesuffix("*")
     return word.lower() if word.isascii() else word.translate(_ASCII_LOWER)
 
 

@@ -45,8 +45,7 @@ class Table:
         filler = np.where(np.concatenate([[False], *some]), _SOME_GRADED, _NONE_GRADED)
         # Rover keeps confidences in single precision.
         self.confidence: Floats = np.where(self.graded, given.astype(np.float32), filler)
-        # Members may write the null word themselves.
-        self.confidence[self.words == NULL] = rule.null_confidence
+        self.confidence[0] = rule.null_confidence
 
 
 @dataclass(frozen=True, slots=True)

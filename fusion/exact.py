@@ -31,7 +31,7 @@ SUBSTITUTION, NULL_SUBSTITUTION = 4.0, 1.0
 GAP, NULL_GAP = 3.0, 0.001
 
 # Cells of the alignments of a group: long vectors that stay in a cache.
-_CELLS = 1 << 16
+_CELLS = 1 << 18
 _NO_ARC, _NO_WORD = -1, -2
 
 

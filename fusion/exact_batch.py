@@ -28,10 +28,10 @@ class ExactBatch:
     def __call__(self, batch: Batch) -> Written:
         vocabulary = Vocabulary()
         columns = []
-        members: Iterator[tuple[Member, ...]] = zip(*batch, strict=True)
+        members: Iterator[tuple[Member, ...]] = zip(*batch.records, strict=True)
         for path, records, graded in zip(self.paths, members, self.graded, strict=True):
             if is_ctm(path):
-                columns.append(ctm_column(path, records, vocabulary, graded=graded))
+                columns.append(ctm_column(path, batch.names, records, vocabulary, graded=graded))
             else:
                 columns.append(nbest_column(decoded(path, records), vocabulary))
         found = fuse(columns, self.rule)

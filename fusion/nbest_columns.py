@@ -10,8 +10,8 @@ import numpy as np
 
 from fusion.columns import Bools, Column, Floats, Transcripts, Vocabulary
 from fusion.pool import NO_VOTE
-from fusion.records import Member
-from manifests import Hypothesis, NBest, RowError, Word
+from fusion.records import Member, bad_row
+from manifests import Hypothesis, NBest, Word
 from manifests.faults import examine, row_check
 
 # What NIST's rover prints.
@@ -29,12 +29,12 @@ def decoded(path: Path, records: Sequence[Member]) -> list[NBest | None]:
             rows.append(None)
             continue
         try:
-            row = decode(record.data)
+            row = decode(record[1])
             problems = check(row)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            problems = examine(record.data, NBest).faults or [str(error)]
+            problems = examine(record[1], NBest).faults or [str(error)]
         if problems:
-            raise RowError(f"{path}:{record.line}: {problems[0]}")
+            raise bad_row(path, record[0], problems[0])
         rows.append(row)
     return rows
 

@@ -6,14 +6,16 @@ A member is one hypothesis file, named after the file (``whisper_lm`` for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from manifests import Hypothesis, NBest, read_nbest
 
 NO_VOTE = "no member has a result"
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +74,41 @@ def read_pool(paths: Sequence[Path]) -> Iterator[Ballot]:
 
 def pool(members: Sequence[Iterable[NBest]]) -> Iterator[Ballot]:
     """Stream the ballots of several members' rows; see `read_pool`."""
-    return (Ballot(utt_id, rows) for utt_id, rows in meet(members))
+    named = [((row.utt_id, row) for row in rows) for rows in members]
+    return (Ballot(utt_id, rows) for utt_id, rows in meet(named))
 
 
-class _HasId(Protocol):
-    @property
-    def utt_id(self) -> str: ...
+def meet(members: Sequence[Iterable[tuple[str, R]]]) -> Iterator[tuple[str, tuple[R | None, ...]]]:
+    """Stream the utterances that members name, each with what every member has of it.
 
-
-R = TypeVar("R", bound=_HasId)
-
-
-def meet(members: Sequence[Iterable[R]]) -> Iterator[tuple[str, tuple[R | None, ...]]]:
-    """Stream the utterances of several members and what each has of them; see `read_pool`."""
+    For their order see `read_pool`.
+    """
     readers = [iter(rows) for rows in members]
     waiting: dict[str, dict[int, R]] = {}
-    open_members = set(range(len(readers)))
-    while open_members:
-        heard = {}
-        for member in sorted(open_members):
-            row = next(readers[member], None)
-            if row is None:
-                open_members.discard(member)
-            else:
-                heard[member] = row
-        rows = tuple(heard.values())
-        if not waiting and len(rows) == len(readers) and len({row.utt_id for row in rows}) == 1:
-            yield rows[0].utt_id, rows
+    while True:
+        pulled = [next(reader, None) for reader in readers]
+        named = [pair for pair in pulled if pair is not None]
+        if not named:
+            break
+        if not waiting and len(named) == len(readers) and len({pair[0] for pair in named}) == 1:
+            yield named[0][0], tuple([row for _, row in named])
             continue
         complete = []
-        for member, row in heard.items():
-            found = waiting.setdefault(row.utt_id, {})
-            found[member] = row
-            if len(found) == len(readers):
-                complete.append(row.utt_id)
+        for member, pair in enumerate(pulled):
+            if pair is not None:
+                utt_id, row = pair
+                found = waiting.setdefault(utt_id, {})
+                found[member] = row
+                if len(found) == len(readers):
+                    complete.append(utt_id)
         for utt_id in sorted(complete):
             yield utt_id, _by_member(waiting.pop(utt_id), len(readers))
     for utt_id in sorted(waiting):
         yield utt_id, _by_member(waiting[utt_id], len(readers))
 
 
-def _by_member(heard: dict[int, R], members: int) -> tuple[R | None, ...]:
-    return tuple(heard.get(member) for member in range(members))
+def _by_member(heard: Mapping[int, R], members: int) -> tuple[R | None, ...]:
+    return tuple([heard.get(member) for member in range(members)])
 
 
 def _checked(path: Path) -> Iterator[NBest]:

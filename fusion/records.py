@@ -6,6 +6,7 @@ members' together; the rest is done in batches, by several processes where there
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,41 +18,46 @@ from manifests import NBest, RowError
 from manifests.faults import examine
 from manifests.rows import Row
 
-BATCH = 2000  # utterances; less of many members
-_ROWS = 24_000  # rows of all members in a batch
-
-
-class Record(NamedTuple):
-    """What one file has of one utterance; ``utt_id`` is ``file channel`` for CTM."""
-
-    utt_id: str
-    line: int  # where it begins in the file, from 1 on
-    data: bytes
-
-
+Record = tuple[int, bytes]  # where it begins in the file, in bytes; its lines
 Member = Record | None  # None: the file does not have this utterance
-Batch = list[tuple[Member, ...]]  # utterances, and in each what every member has
 Written = tuple[bytes, bytes]  # what goes into the fused file, and into that of the networks
 
 SYSTEM = "rover"
 _CHANNEL = "1"  # of an utterance whose channel nobody names
+_BATCH = 4000  # utterances; less of many members
+_ROWS = 24_000  # rows of all members in a batch
+_READ = 1 << 20  # bytes
+
+# The lines of one file and channel, one after the other, with the comments between them.
+_RECORDING = re.compile(
+    rb"(?m)^[ \t]*([^\s;]\S*[ \t]+\S+[ \t])[^\n]*(?:\n[ \t]*(?:\1|;;)[^\n]*)*\n?"
+)
+_NO_WORDS = re.compile(rb"(?:[ \t\r]*(?:;;[^\n]*)?\n?)*")
+
+
+class Batch(NamedTuple):
+    """Utterances, ``file channel`` for CTM, and what every member has of each."""
+
+    names: list[str]
+    records: list[tuple[Member, ...]]
 
 
 def read_batches(paths: Sequence[Path], *, one_channel: bool = False) -> Iterator[Batch]:
     """Stream the utterances of several files, all CTM or all JSON Lines.
 
-    Their order does not depend on that of the files (see `fusion.pool.meet`). ValueError when a
-    file has an utterance twice (in CTM: not in one piece), or a recording has two channels where
-    only ``one_channel`` can be told.
+    Their order does not depend on that of the files (see `fusion.pool.read_pool`). ValueError
+    when a file has an utterance twice (in CTM: not in one piece), or a recording has two
+    channels where only ``one_channel`` can be told.
     """
-    size = max(1, min(BATCH, _ROWS // len(paths)))
-    batch: Batch = []
-    for _, records in meet([_once(path, one_channel) for path in paths]):
-        batch.append(records)
-        if len(batch) == size:
+    size = max(1, min(_BATCH, _ROWS // len(paths)))
+    batch = Batch([], [])
+    for name, records in meet([_once(path, one_channel) for path in paths]):
+        batch.names.append(name)
+        batch.records.append(records)
+        if len(batch.names) == size:
             yield batch
-            batch = []
-    if batch:
+            batch = Batch([], [])
+    if batch.names:
         yield batch
 
 
@@ -60,83 +66,112 @@ def is_ctm(path: Path) -> bool:
     return Path(path).suffix.lower() == ".ctm"
 
 
-def _once(path: Path, one_channel: bool) -> Iterator[Record]:
+def _once(path: Path, one_channel: bool) -> Iterator[tuple[str, Record]]:
     seen: set[str] = set()
-    for record in read_ctm_records(path) if is_ctm(path) else read_nbest_records(path):
-        if record.utt_id in seen:
-            raise RowError(
-                f"{path}:{record.line}: utterance {record.utt_id} comes twice, must come once, "
-                "in one piece"
-            )
-        seen.add(record.utt_id)
-        if one_channel and is_ctm(path):
-            file = record.utt_id.split()[0]
+    ctm = is_ctm(path)
+    for named in read_ctm_records(path) if ctm else read_nbest_records(path):
+        name, (offset, _) = named
+        if name in seen:
+            raise bad_row(path, offset, f"utterance {name} comes twice, must come in one piece")
+        seen.add(name)
+        if one_channel and ctm:
+            file = name.split()[0]
             if file in seen:
-                raise RowError(f"{path}:{record.line}: {file} has two channels, must have one")
+                raise bad_row(path, offset, f"{file} has two channels, must have one")
             seen.add(file)
-        yield record
+        yield named
+
+
+def bad_row(path: Path, offset: int, fault: str) -> RowError:
+    """Return the error that a fault at a place in a file is."""
+    with Path(path).open("rb") as file:
+        line = file.read(offset).count(b"\n") + 1
+    return RowError(f"{path}:{line}: {fault}")
 
 
 class _Id(msgspec.Struct):
     utt_id: str
 
 
-def read_nbest_records(path: Path) -> Iterator[Record]:
+def read_nbest_records(path: Path) -> Iterator[tuple[str, Record]]:
     """Stream the rows of a file of `NBest`; nothing but the utterance's id is checked yet."""
     decode = msgspec.json.Decoder(_Id).decode
+    offset = 0
     with Path(path).open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for line in lines:
             try:
-                yield Record(decode(line).utt_id, number, line)
+                name = decode(line).utt_id
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 faults = examine(line, NBest).faults or [str(error)]
-                raise RowError(f"{path}:{number}: {faults[0]}") from None
+                raise bad_row(path, offset, faults[0]) from None
+            yield name, (offset, line)
+            offset += len(line)
 
 
-def read_ctm_records(path: Path) -> Iterator[Record]:
-    """Stream the lines of each file and channel of a CTM; a comment goes with its neighbours."""
-    found, first = b"", 0
-    beginning = b"\n"  # no line begins so
-    block: list[bytes] = []
-    with Path(path).open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.startswith(beginning):
-                block.append(line)
-                continue
-            fields = line.split(None, 2)
-            if not fields or fields[0].startswith(b";;"):
-                if block:
-                    block.append(line)
-                continue
-            if len(fields) < 3:
-                shown = line.decode("utf-8", "backslashreplace").strip()
-                raise RowError(
-                    f"{path}:{number}: line is {shown!r}, must be: "
-                    "file channel start duration word [confidence]"
-                )
-            key = b" ".join(fields[:2])
-            if key != found:
-                if block:
-                    yield _ctm_record(path, found, first, block)
-                found, first, block, beginning = key, number, [], key + b" "
-            block.append(line)
+def read_ctm_records(path: Path) -> Iterator[tuple[str, Record]]:
+    """Stream the lines of each file and channel of a CTM."""
+    name, first, block = "", 0, b""
+    for offset, found in _recordings(path):
+        try:
+            key = " ".join(found[1].decode().split())
+        except UnicodeDecodeError as error:
+            raise bad_row(path, offset, f"file or channel is no UTF-8: {error}") from None
+        if key == name:  # written with other spaces
+            block += found[0]
+            continue
+        if block:
+            yield name, (first, block)
+        name, first, block = key, offset, found[0]
     if block:
-        yield _ctm_record(path, found, first, block)
+        yield name, (first, block)
 
 
-def _ctm_record(path: Path, key: bytes, line: int, block: list[bytes]) -> Record:
-    try:
-        return Record(key.decode(), line, b"".join(block))
-    except UnicodeDecodeError as error:
-        raise RowError(f"{path}:{line}: file or channel is no UTF-8: {error}") from None
+def _recordings(path: Path) -> Iterator[tuple[int, re.Match[bytes]]]:
+    """Yield what `_RECORDING` finds in a file, and where; RowError at a line that is no word's."""
+    begin, data, size = 0, b"", _READ
+    with Path(path).open("rb") as file:
+        while True:
+            more = file.read(size) + file.readline()
+            data += more
+            held = None
+            end = 0
+            for found in _RECORDING.finditer(data):
+                if held is not None:
+                    yield begin + held.start(), held
+                _check_between(path, begin, data[end : found.start()], end)
+                held, end = found, found.end()
+            if not more:
+                if held is not None:
+                    yield begin + held.start(), held
+                _check_between(path, begin, data[end:], end)
+                return
+            # The last one may go on. One that is longer than all that was read is read in
+            # greater and greater pieces.
+            keep = 0 if held is None else held.start()
+            size = _READ if keep else 2 * size
+            begin, data = begin + keep, data[keep:]
+
+
+def _check_between(path: Path, begin: int, data: bytes, at: int) -> None:
+    """Raise RowError unless there are only comments and blank lines here."""
+    if not data:
+        return
+    blank = _NO_WORDS.match(data)
+    assert blank is not None
+    if blank.end() < len(data):
+        line = data[blank.end() :].split(b"\n")[0].decode("utf-8", "backslashreplace")
+        raise bad_row(
+            path,
+            begin + at + blank.end(),
+            f"line is {line!r}, must be: file channel start duration word [confidence]",
+        )
 
 
 def utterance_names(batch: Batch, *, ctm: bool) -> list[str]:
     """Return the names of a batch's utterances; ``file channel`` where CTM will be written."""
-    names = [next(record.utt_id for record in records if record) for records in batch]
     if not ctm:
-        return [name.split()[0] for name in names]
-    return [name if " " in name else f"{name} {_CHANNEL}" for name in names]
+        return [name.split()[0] for name in batch.names]
+    return [name if " " in name else f"{name} {_CHANNEL}" for name in batch.names]
 
 
 def encoded(rows: Iterable[Row]) -> bytes:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.parallel import in_order, processors
+from fusion.parallel import collect_rarely, in_order, processors
 from fusion.records import Written, is_ctm, read_batches
 from fusion.rule import METHODS, Rule
 from manifests import RowWriter
@@ -138,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--networks", type=Path, metavar="N.jsonl", help="keep the alternatives there")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    collect_rarely()
     try:
         options = _rule(args) if args.exact else _vote_options(args)
         rover(

@@ -12,10 +12,10 @@ import msgspec
 from fusion.combine import fuse
 from fusion.nbest_columns import decoded
 from fusion.pool import Ballot
-from fusion.records import SYSTEM, Batch, Member, Written, encoded, is_ctm, utterance_names
+from fusion.records import SYSTEM, Batch, Member, Written, bad_row, encoded, is_ctm, utterance_names
 from fusion.vote import VoteOptions
 from lm.ngram import NGram
-from manifests import Hypothesis, NBest, RowError
+from manifests import Hypothesis, NBest
 from manifests.formats.ctm import CtmLine, from_nbest, to_nbests
 
 _SILENT = NBest(utt_id="-", system=SYSTEM, hyps=(Hypothesis(text=""),))
@@ -33,7 +33,7 @@ class VoteBatch:
     lm: Path | None = None
 
     def __call__(self, batch: Batch) -> Written:
-        members = zip(self.paths, zip(*batch, strict=True), strict=True)
+        members = zip(self.paths, zip(*batch.records, strict=True), strict=True)
         rows = [
             _ctm_rows(path, records) if is_ctm(path) else decoded(path, records)
             for path, records in members
@@ -66,13 +66,15 @@ def _ctm_rows(path: Path, records: Sequence[Member]) -> list[NBest | None]:
     rows: list[NBest | None] = []
     for record in records:
         lines = []
-        for number, line in enumerate(record.data.splitlines(), record.line) if record else ():
+        offset, data = record or (0, b"")
+        for line in data.splitlines(keepends=True):
             try:
                 text = line.decode()
                 if text.strip() and not text.lstrip().startswith(";;"):
                     lines.append(CtmLine.parse(text))
             except ValueError as error:
-                raise RowError(f"{path}:{number}: {error}") from None
+                raise bad_row(path, offset, str(error)) from None
+            offset += len(line)
         rows += to_nbests(lines, SYSTEM) or [_SILENT]
     return rows
 
