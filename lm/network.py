@@ -9,10 +9,8 @@ it judges the best ways that votes and n-gram find.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -25,14 +23,18 @@ from manifests import Arc, Hypothesis, LogProb, NBest, Word, WordNetwork
 # A share is rounded to six digits in a file: so little may still be more than nothing.
 _LEAST_SHARE = 5e-7
 _ROUNDS = 5
-_WIDTH = 4000  # states of the n-gram that go on from a slot; far more than speech needs
+# Where n answers are wanted the n-gram's states keep their best way, and of the others so many
+# times n go on: what is first is exact, what is last may lack a way that was far behind.
+_SPARE = 4
+_WIDTH = 1000  # states that go on from a slot: more than seven voters can make
 
 
-class _Way(NamedTuple):
-    total: float  # what it is ranked by
-    votes: LogProb  # ln of the product of its shares
-    text: str
-    arcs: tuple[int, ...]
+_Way = tuple[float, tuple[int, ...], LogProb, str]
+"""What it costs (its total, negated), its arcs, ln of the product of its shares, its text.
+
+Plain and in this order, for millions of them are made and sorted: the best first, of equals the
+one whose arcs come first.
+"""
 
 
 def best_ways(
@@ -50,14 +52,13 @@ def best_ways(
     Equal totals are in the order of the arcs.
     """
     model = ngram if alpha else None
-    ways: dict[State, list[_Way]] = {model.begin() if model else None: [_Way(0.0, 0.0, "", ())]}
+    ways: dict[State, list[_Way]] = {model.begin() if model else None: [(0.0, (), 0.0, "")]}
     for slot in network.slots:
         ways = _through(slot, ways, count, model, alpha, beta)
-    ended = [
-        way._replace(total=way.total + alpha * model.score_end(state)) if model else way
-        for state, ended in ways.items()
-        for way in ended
-    ]
+    ended = []
+    for state, of_state in ways.items():
+        end = alpha * model.score_end(state) if model else 0.0
+        ended += [(cost - end, arcs, votes, text) for cost, arcs, votes, text in of_state]
     return tuple(_hypothesis(network, way) for way in _best(ended, count))
 
 
@@ -70,47 +71,53 @@ def _through(
     beta: float,
 ) -> dict[State, list[_Way]]:
     """Return the ways after one more slot, by the n-gram's state, the best of each."""
+    votes = [math.log(max(arc.share, _LEAST_SHARE)) for arc in slot]
+    pieces = [f" {arc.text}" if arc.text else "" for arc in slot]
+    gains = [vote + beta * len(words_of(arc.text)) for vote, arc in zip(votes, slot, strict=True)]
     grown: dict[State, list[_Way]] = {}
     for state, of_state in ways.items():
-        for number, arc in enumerate(slot):
-            vote = math.log(max(arc.share, _LEAST_SHARE))
-            after, gain = state, vote + beta * len(words_of(arc.text))
-            if model is not None and arc.text:
+        for n, (arc, vote, piece) in enumerate(zip(slot, votes, pieces, strict=True)):
+            after, gain = state, gains[n]
+            if model is not None and piece:
                 after, score = model.score_word(state, arc.text)
                 gain += alpha * score
             grown.setdefault(after, []).extend(
-                _Way(
-                    way.total + gain,
-                    way.votes + vote,
-                    f"{way.text} {arc.text}".strip(),
-                    (*way.arcs, number),
-                )
-                for way in of_state
-            )
+                [(cost - gain, (*arcs, n), so_far + vote, text + piece)
+                 for cost, arcs, so_far, text in of_state]
+            )  # fmt: skip
     found = {state: _best(of_state, count) for state, of_state in grown.items()}
     if len(found) > _WIDTH:
-        kept = heapq.nlargest(_WIDTH, found.items(), key=lambda item: item[1][0].total)
-        found = dict(kept)
-    return found
+        found = dict(sorted(found.items(), key=lambda item: item[1][0])[:_WIDTH])
+    if sum(map(len, found.values())) <= _SPARE * count:
+        return found
+    costs = sorted(way[0] for of_state in found.values() for way in of_state)
+    most = costs[_SPARE * count - 1]
+    return {
+        state: of_state[:1] + [way for way in of_state[1:] if way[0] <= most]
+        for state, of_state in found.items()
+    }
 
 
-def _best(ways: Iterable[_Way], count: int) -> list[_Way]:
+def _best(ways: list[_Way], count: int) -> list[_Way]:
     """Return the best ways to different texts, best first."""
+    if count == 1:
+        return [min(ways)]
     found: dict[str, _Way] = {}
-    for way in sorted(ways, key=lambda way: (-way.total, way.arcs)):
-        found.setdefault(way.text, way)
+    for way in sorted(ways):
+        found.setdefault(way[3], way)
         if len(found) == count:
             break
     return list(found.values())
 
 
 def _hypothesis(network: WordNetwork, way: _Way) -> Hypothesis:
+    _, arcs, votes, text = way
     words = tuple(
         Word(text=word, confidence=slot[number].share)
-        for slot, number in zip(network.slots, way.arcs, strict=True)
+        for slot, number in zip(network.slots, arcs, strict=True)
         for word in slot[number].text.split()
     )
-    return Hypothesis(text=way.text, score=way.votes, words=words)
+    return Hypothesis(text=text.strip(), score=votes, words=words)
 
 
 def tune_networks(
