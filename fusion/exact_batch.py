@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fusion.columns import Vocabulary
+from fusion.columns import Transcripts, Vocabulary
 from fusion.ctm_columns import ctm_column, ctm_lines
 from fusion.exact import fuse
 from fusion.nbest_columns import decoded, nbest_column, nbest_rows
@@ -40,10 +40,15 @@ class ExactBatch:
             voted = np.any([column.voted for column in columns], axis=0)
             return encoded(nbest_rows(ids, voted, found, vocabulary, SYSTEM)), b""
         if not is_ctm(self.paths[0]):
-            untimed = np.isnan(found.start) | np.isnan(found.duration)
-            if untimed.any():
-                word = int(untimed.argmax())
-                utt_id = ids[int(np.searchsorted(found.offsets, word, "right")) - 1]
-                text = vocabulary.texts[found.words[word]]
-                raise ValueError(f"{utt_id}: word {text!r} has no time, CTM needs both times")
+            _check_times(ids, found, vocabulary)
         return ctm_lines(ids, found, vocabulary).encode(), b""
+
+
+def _check_times(ids: Sequence[str], found: Transcripts, vocabulary: Vocabulary) -> None:
+    """Raise ValueError at a word that CTM cannot carry."""
+    untimed = np.isnan(found.start) | np.isnan(found.duration)
+    if untimed.any():
+        word = int(untimed.argmax())
+        utt_id, _ = ids[int(np.searchsorted(found.offsets, word, "right")) - 1].split()
+        text = vocabulary.texts[found.words[word]]
+        raise ValueError(f"{utt_id}: word {text!r} has no time, CTM needs both times")

@@ -69,7 +69,7 @@ def _ctm_rows(path: Path, records: Sequence[Member]) -> list[NBest | None]:
         offset, data = record or (0, b"")
         for line in data.splitlines(keepends=True):
             try:
-                text = line.decode()
+                text = line.decode().rstrip("\r\n")
                 if text.strip() and not text.lstrip().startswith(";;"):
                     lines.append(CtmLine.parse(text))
             except ValueError as error:

@@ -1,0 +1,366 @@
+"""The command's side of ROVER: what is read, written and refused; several processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fusion.records
+from fusion.columns import NULL, Vocabulary
+from fusion.combine import fuse
+from fusion.ctm_columns import has_confidences
+from fusion.parallel import in_order
+from fusion.pool import read_pool
+from fusion.records import read_batches, read_ctm_records
+from fusion.rover import main, rover
+from fusion.rule import Rule
+from fusion.segments import common_pauses
+from fusion.vote import VoteOptions
+from manifests import Hypothesis, NBest, Word, read_nbest, write_rows
+
+
+def row(
+    utt_id: str, text: str, confidences: Sequence[float | None] = (), *, timed: bool = False
+) -> NBest:
+    """A row whose words, one each 0.4 s, are listed where they have confidences or times."""
+    words = None
+    if confidences or timed:
+        texts = text.split()
+        given = confidences or [None] * len(texts)
+        words = tuple(
+            Word(
+                text=word,
+                start=round(0.4 * n, 1) if timed else None,
+                end=round(0.4 * n + 0.3, 1) if timed else None,
+                confidence=c,
+            )
+            for n, (word, c) in enumerate(zip(texts, given, strict=True))
+        )
+    return NBest(utt_id=utt_id, system="s", hyps=(Hypothesis(text=text, words=words),))
+
+
+def failed(utt_id: str) -> NBest:
+    return NBest(utt_id=utt_id, system="s", hyps=(Hypothesis(text=""),), error="damaged")
+
+
+def members(folder: Path, *files: Iterable[NBest]) -> list[Path]:
+    paths = [folder / f"m{n}.jsonl" for n in range(len(files))]
+    for path, rows in zip(paths, files, strict=True):
+        write_rows(path, rows)
+    return paths
+
+
+def exact(folder: Path, *files: Iterable[NBest], rule: Rule | None = None) -> dict[str, NBest]:
+    out = folder / "out.jsonl"
+    rover(members(folder, *files), out, rule or Rule(), jobs=1)
+    return {found.utt_id: found for found in read_nbest(out)}
+
+
+def test_text_alone_is_enough(tmp_path: Path) -> None:
+    found = exact(
+        tmp_path, [row("a", "I goed home")], [row("a", "i go home")], [row("a", "i goed home")]
+    )
+    assert found["a"].best.text == "i goed home"
+    assert found["a"].system == "rover"
+    assert [word.start for word in found["a"].best.words or ()] == [None, None, None]
+    assert [word.confidence for word in found["a"].best.words or ()] == [None, None, None]
+
+
+def test_who_did_not_decode_has_no_vote_and_silence_is_one(tmp_path: Path) -> None:
+    voted = [row("a", "yes"), row("b", "yes"), row("c", "yes"), row("d", "yes")]
+    silent = [row("a", ""), failed("b"), row("d", "yes")]
+    also = [row("a", ""), failed("b"), failed("c"), row("d", "yes")]
+    found = exact(tmp_path, voted, silent, also)
+    assert {utt_id: one.best.text for utt_id, one in found.items()} == {
+        "a": "",
+        "b": "yes",
+        "c": "yes",
+        "d": "yes",
+    }
+    assert not any(one.error for one in found.values())
+
+
+def test_nobody_voted(tmp_path: Path) -> None:
+    found = exact(tmp_path, [failed("a"), row("b", "x")], [failed("a")])
+    assert found["a"].error == "no member has a result"
+    assert found["a"].best.text == ""
+    assert found["b"].best.text == "x"
+
+
+def test_what_is_written_of_times_and_confidences(tmp_path: Path) -> None:
+    found = exact(
+        tmp_path,
+        [row("a", "a b", [0.5, 0.9], timed=True)],
+        [row("a", "a c", [0.7, None], timed=True)],
+        [row("a", "a c", [0.9, 0.4], timed=True)],
+        rule=Rule("meth1", 1.0),
+    )
+    first, second = found["a"].best.words or ()
+    assert first == Word(text="a", start=0.0, end=0.3, confidence=0.7)
+    assert second == Word(text="c", start=0.4, end=0.7)  # one of its voters gave no confidence
+
+
+def test_a_missing_confidence_is_what_its_hypothesis_makes_of_it(tmp_path: Path) -> None:
+    """As in a CTM: 0 where other words have one, -1 where none has."""
+    rule = Rule("avgconf", 0.0)
+    heard = [[row("u", "x b", [None, 0.1])], [row("u", "y b", [0.1, 0.1])]]
+    assert exact(tmp_path, *heard, rule=rule)["u"].best.text == "y b"
+    heard = [[row("u", "x b")], [row("u", "y b", [0.1, 0.1])]]
+    assert exact(tmp_path, *heard, rule=rule)["u"].best.text == "x b"  # the sum is negative
+
+
+def test_one_member_is_itself(tmp_path: Path) -> None:
+    assert exact(tmp_path, [row("a", "just Me")])["a"].best.text == "just me"
+
+
+TEXTS = st.lists(st.sampled_from(["a", "b", "c", "A"]), max_size=5).map(" ".join)
+FILES = st.lists(
+    st.dictionaries(st.sampled_from(["u1", "u2", "u3", "u4"]), TEXTS), min_size=1, max_size=4
+)
+slow = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@slow
+@given(FILES, st.integers(1, 3))
+def test_batches_do_not_matter(tmp_path: Path, files: list[dict[str, str]], size: int) -> None:
+    """An utterance gets in company what it gets alone; every utterance that a file has is there."""
+    paths = members(tmp_path, *([row(u, text) for u, text in file.items()] for file in files))
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    rover(paths, whole, Rule(), jobs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fusion.records, "_BATCH", size)
+        rover(paths, cut, Rule(), jobs=1)
+    assert cut.read_bytes() == whole.read_bytes()
+    assert {one.utt_id for one in read_nbest(whole)} == {u for file in files for u in file}
+
+
+@pytest.mark.parametrize("options", [Rule("avgconf", 0.5, 0.2), VoteOptions(alpha=0.5)])
+def test_the_number_of_processes_does_not_matter(
+    tmp_path: Path, options: Rule | VoteOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusion.records, "_BATCH", 7)
+    texts = ["a b c", "a c", "b a c d", "", "c"]
+    files = [
+        [row(f"u{n}", texts[(n * k + n // 3) % 5]) for n in range(100) if (n + k) % 11]
+        for k in (1, 2, 3)
+    ]
+    paths = members(tmp_path, *files)
+    outs = [tmp_path / f"out{jobs}.jsonl" for jobs in (1, 3)]
+    for out, jobs in zip(outs, (1, 3), strict=True):
+        rover(
+            paths,
+            out,
+            options,
+            jobs=jobs,
+            networks=out.with_suffix(".net.jsonl") if isinstance(options, VoteOptions) else None,
+        )
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    if isinstance(options, VoteOptions):
+        nets = [out.with_suffix(".net.jsonl").read_bytes() for out in outs]
+        assert nets[0] == nets[1] != b""
+
+
+def test_the_default_mode_is_that_of_combine(tmp_path: Path) -> None:
+    files = [[row("a", "one two"), row("b", "x")], [row("a", "1 2")], [row("b", "y")]]
+    paths = members(tmp_path, *files)
+    out = tmp_path / "out.jsonl"
+    assert main([*map(str, paths), "--out", str(out)]) == 0
+    assert list(read_nbest(out)) == [one.row for one in fuse(read_pool(paths), VoteOptions())]
+
+
+CTM = """\
+;; made by hand
+U1 A 0.0 0.1 a 0.5
+U1 A 0.2 0.1 b 0.5
+;; in between
+U1  A 0.4 0.1 c 0.5
+
+U1 B 0.0 0.1 d NA
+U2 A 0.0 0.1 e 0.5 1
+"""
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("read", [1, 30, 1 << 20])
+def test_a_ctm_is_cut_by_file_and_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: int
+) -> None:
+    monkeypatch.setattr(fusion.records, "_READ", read)
+    path = written(tmp_path / "a.ctm", CTM)
+    found = [(name, data.split()[4::6][:1]) for name, (_, data) in read_ctm_records(path)]
+    assert found == [("U1 A", [b"a"]), ("U1 B", [b"d"]), ("U2 A", [b"e"])]
+    offsets = [offset for _, (offset, _) in read_ctm_records(path)]
+    assert [CTM.encode()[offset:][:4] for offset in offsets] == [b"U1 A", b"U1 B", b"U2 A"]
+
+
+@pytest.mark.parametrize("confidence", ["0.5", "1", ".5", "5e-1", "+0.5", "NA", ""])
+def test_numbers_of_a_ctm(tmp_path: Path, confidence: str) -> None:
+    """Whatever way they are written, and mixed with lines that have none."""
+    for text in (f"u 1 .5 1e-1 a {confidence}\n", f"u 1 0.5 0.1 a {confidence}\nu 1 1 0.1 b"):
+        path, out = written(tmp_path / "a.ctm", text), tmp_path / "out.ctm"
+        rover([path, path], out, Rule())
+        none = confidence in ("NA", "")
+        value = -1 if none else float(confidence)
+        assert out.read_text().splitlines()[0] == f"u 1 0.500 0.100 a {value:.6f}"
+        assert has_confidences(path) != none
+
+
+def test_a_ctm_keeps_ids_and_may_become_rows(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.ctm", "Anna-1 A 0.5 0.1 Caf\u00c9 0.5\n")
+    rover([path], tmp_path / "out.ctm", Rule())
+    assert (tmp_path / "out.ctm").read_text() == "Anna-1 A 0.500 0.100 caf\u00c9 0.500000\n"
+    for options in (Rule(), VoteOptions()):
+        rover([path, path], tmp_path / "out.jsonl", options)
+        (found,) = read_nbest(tmp_path / "out.jsonl")
+        assert found.utt_id == "Anna-1"
+        assert (found.best.words or ())[0].start == 0.5
+
+
+@pytest.mark.parametrize("options", [Rule(), VoteOptions()])
+def test_rows_become_a_ctm(tmp_path: Path, options: Rule | VoteOptions) -> None:
+    rows = [row("a", "x y", [0.5, 0.5], timed=True), row("b", "")]
+    out = tmp_path / "out.ctm"
+    rover(members(tmp_path, rows, rows), out, options)
+    assert [line.split()[:5] for line in out.read_text().splitlines()] == [
+        ["a", "1", *times, word]
+        for times, word in zip(
+            [("0.000", "0.300"), ("0.400", "0.300")]
+            if isinstance(options, Rule)
+            else [("0.0", "0.3"), ("0.4", "0.3")],
+            "xy",
+            strict=True,
+        )
+    ]
+
+
+BAD = [
+    ("x.ctm", "u 1 0 0.1 a 1\nu 1\n", "x.ctm:2: line is 'u 1', must be"),
+    ("x.ctm", "u 1 0 0.1 a 1\nu 1 0 0.1\n", "x.ctm:2: line is 'u 1 0 0.1', must be"),
+    ("x.ctm", ";;\nu 1 0 0.1 a 1\n;;\nu 1 x 0.1 a 1\n", "x.ctm:4: start is 'x', must be a number"),
+    ("x.ctm", "u 1 0 -1 a 1\n", "x.ctm:1: duration is -1 s, must be >= 0"),
+    ("x.ctm", "u 1 0 0.1 a b\n", "x.ctm:1: confidence is b, must be a number or be left out"),
+    ("x.ctm", "u 1 0 0.1 a nan\n", "x.ctm:1: confidence is nan, must be a number"),
+    ("x.ctm", "u 1 0 1 a 1\nv 1 0 1 a 1\nu 1 2 1 a 1\n", "x.ctm:3: utterance u 1 comes twice"),
+    ("x.ctm", "u 1 0 1 <ALT_BEGIN> 1\n", "x.ctm:1: word is <ALT_BEGIN>, alternatives are not"),
+    ("x.ctm", "u 1 0 1 a 1 1 1\n", "x.ctm:1: line is"),
+    ("x.jsonl", '{"utt_id":"u","system":"s","hyps":[]}\n', "x.jsonl:1: hyps is empty"),
+    ("x.jsonl", "\n", "x.jsonl:1: line is blank"),
+    ("x.jsonl", '{"utt_id":"u"}\n', "x.jsonl:1: field 'system' is missing"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), BAD)
+@pytest.mark.parametrize("options", [["--exact"], []])
+def test_a_bad_line_is_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    message: str,
+    options: list[str],
+) -> None:
+    path = written(tmp_path / name, text)
+    out = tmp_path / f"out{path.suffix}"
+    assert main([str(path), "--out", str(out), *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fusion.rover: {tmp_path}/")
+    assert message.split(" must")[0] in line
+    assert not out.exists()
+
+
+USER_ERRORS = [
+    (["a.ctm", "b.jsonl", "--exact"], "must be of one kind"),
+    (["missing.jsonl"], "missing.jsonl"),
+    (["a.jsonl", "--exact", "--weights", "1"], "--weights is given, --exact does not have it"),
+    (["a.jsonl", "--exact", "--hyps", "2"], "--hyps is 2, must be 1 with --exact"),
+    (["a.jsonl", "--method", "maxconf"], "--method is maxconf, must be freq or avgconf"),
+    (["a.jsonl", "--alpha", "0.5"], "--alpha is 0.5, needs --method avgconf"),
+    (["a.jsonl", "--weights", "1", "2"], "must be as many as members"),
+    (["plain.jsonl", "--exact", "--out", "x.ctm"], "u: word 'x' has no time, CTM needs both times"),
+    (["two.ctm", "--exact"], "two.ctm:2: u has two channels, must have one"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), USER_ERRORS)
+def test_a_user_error_is_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b.jsonl"):
+        write_rows(Path(name), [row("u", "x", [0.5], timed=True)])
+    write_rows(Path("plain.jsonl"), [row("u", "x")])
+    written(Path("a.ctm"), "u 1 0 1 x 1\n")
+    written(Path("two.ctm"), "u 1 0 1 x 1\nu 2 0 1 x 1\n")
+    assert main(["--out", "out.jsonl", *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fusion.rover: ")
+    assert message in line
+
+
+def test_only_one_batch_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusion.records, "_BATCH", 10)
+    rows = [row(f"u{n}", "a") for n in range(35)]
+    batches = list(read_batches(members(tmp_path, rows, rows)))
+    assert [len(batch.names) for batch in batches] == [10, 10, 10, 5]
+    # Of many members less.
+    monkeypatch.setattr(fusion.records, "_ROWS", 12)
+    assert len(next(read_batches(members(tmp_path, rows, rows))).names) == 6
+
+
+def whoami(task: int) -> tuple[int, int]:
+    return task, os.getpid()
+
+
+def test_work_is_done_by_others_and_comes_back_in_order() -> None:
+    found = list(in_order(whoami, range(50), 3))
+    assert [task for task, _ in found] == list(range(50))
+    assert os.getpid() not in {process for _, process in found}
+    assert list(in_order(whoami, range(3), 1)) == [(n, os.getpid()) for n in range(3)]
+    assert list(in_order(whoami, [7], 3)) == [(7, os.getpid())]
+
+
+def explode(task: int) -> int:
+    raise ValueError(f"task {task}")
+
+
+def test_an_error_of_a_process_arrives() -> None:
+    with pytest.raises(ValueError, match="task 0"):
+        list(in_order(explode, range(20), 2))
+
+
+def test_numbers_of_words() -> None:
+    vocabulary = Vocabulary()
+    words = ["a", "A", b"a", "a*", "\u00c9", "\u00e9", "@", "", "**"]
+    assert vocabulary.numbers(words) == [1, 1, 1, 1, 2, 3, NULL, NULL, 4]
+    assert vocabulary.texts == ["@", "a", "\u00c9", "\u00e9", "*"]
+
+
+def test_a_pause_must_be_common() -> None:
+    starts, ends = [[0.0, 3.0], [0.0, 0.9]], [[0.5, 3.5], [0.8, 3.5]]
+    # The second one's words leave 0.1 s of the first one's pause.
+    assert list(common_pauses(starts, ends)) == [([0, 0], [1, 1]), ([1, 1], [2, 2])]
+    ends[1][0] = 0.9
+    assert list(common_pauses(starts, ends)) == [([0, 0], [2, 2])]
+
+
+def test_meta_tells_how(tmp_path: Path) -> None:
+    exact(tmp_path, [row("a", "x")], rule=Rule("avgconf", 0.3))
+    meta = msgspec.json.decode((tmp_path / "out.meta.json").read_bytes())
+    assert meta["options"] == {"method": "avgconf", "alpha": 0.3, "null_confidence": 0.0}
+    assert meta["members"] == [str(tmp_path / "m0.jsonl")]
