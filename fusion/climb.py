@@ -104,18 +104,25 @@ class Climb(Generic[S]):
 
         A later start must beat the best so far by the same measure as a step does.
         """
-        found = self._from(starts[0], mask)
+        found = self.reach(starts[0], mask)
         for start in starts[1:]:
-            other = self._from(start, mask)
+            other = self.reach(start, mask)
             if self._is_step(found, other, mask):
                 found = other
         return found
 
-    def _from(self, settings: S, mask: Mask) -> S:
+    def reach(
+        self, settings: S, mask: Mask, neighbours: Callable[[S], Iterable[S]] | None = None
+    ) -> S:
+        """Return where steps lead from ``settings``, each the best there is.
+
+        With other ``neighbours`` only some of the settings move.
+        """
+        around = neighbours or self.neighbours
         while True:
             steps = [
                 other
-                for other in dict.fromkeys(self.neighbours(settings))
+                for other in dict.fromkeys(around(settings))
                 if other != settings and self._is_step(settings, other, mask)
             ]
             if not steps:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.candidates import Candidates, batches, candidate_errors
 from fusion.climb import Climb, Dev
 from fusion.folds import References
-from fusion.list_model import fit_list_model, least_wrong, scaled
+from fusion.list_model import DevLists, scaled
 from fusion.mbr import (
     ListModel,
     Settings,
     decide,
     expected_errors,
-    features,
     list_posteriors,
     mix,
 )
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
 
 _WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 
@@ -41,14 +37,7 @@ class MbrSearch:
 
     def __init__(self, dev: Dev) -> None:
         self._dev = dev
-        self._batches: list[_Batch] = []
-        begin = 0
-        for candidates in batches(dev.ballots):
-            end = begin + len(candidates)
-            errors = candidate_errors(candidates, dev.truths[begin:end])
-            batch = _Batch(candidates, features(candidates), errors, dev.words[begin:end])
-            self._batches.append(batch)
-            begin = end
+        self._lists = DevLists(dev)
         self._climb = Climb(dev, self._errors, _neighbours, _complexity)
         # Weights are tried far more often than what makes a hypothesis likely.
         self._posteriors = lru_cache(maxsize=4)(self._all_posteriors)
@@ -56,7 +45,7 @@ class MbrSearch:
     def fit(self, ballots: Sequence[Ballot], references: References) -> Subset:
         """Return what is best for ``ballots``, some of dev's."""
         mask = self._dev.mask(ballots)
-        lists = self._list_models(mask)
+        lists = self._lists.models(mask)
         count = len(lists)
         alone = [
             Settings(weights=tuple(float(m == one) for m in range(count)), lists=lists)
@@ -64,7 +53,10 @@ class MbrSearch:
         ]
         best = min(alone, key=lambda settings: int(self._climb.errors_of(settings)[mask].sum()))
         together = Settings(weights=(1.0,) * count, lists=lists)
-        found = self._climb.best([best, together], mask)
+        # First who is asked, then how much he counts: else all weight soon goes to the best one,
+        # and nobody is left to outvote him where he errs.
+        some = self._climb.reach(together, mask, _other_members)
+        found = self._climb.best([best, some, together], mask)
         members = tuple(m for m, weight in enumerate(found.weights) if weight)
         settings = msgspec.structs.replace(
             found,
@@ -78,7 +70,7 @@ class MbrSearch:
         import numpy as np
 
         made = []
-        for batch, each in zip(self._batches, self._posteriors(settings.lists), strict=True):
+        for batch, each in zip(self._lists.batches, self._posteriors(settings.lists), strict=True):
             total = mix(batch.candidates, each, settings)
             best = decide(expected_errors(batch.candidates, total, settings), total)
             errors = np.take_along_axis(batch.errors, best[:, None], axis=1)[:, 0]
@@ -86,35 +78,14 @@ class MbrSearch:
         return np.concatenate(made)
 
     def _all_posteriors(self, lists: tuple[ListModel, ...]) -> list[Floats]:
-        return [list_posteriors(batch.features, lists) for batch in self._batches]
-
-    def _list_models(self, mask: Mask) -> tuple[ListModel, ...]:
-        import numpy as np
-
-        right = [least_wrong(batch.candidates, batch.errors) for batch in self._batches]
-        longest = max(batch.features.shape[3] for batch in self._batches)
-        pad = [(0, 0), (0, 0), (0, longest)]
-        values = np.concatenate(
-            [
-                np.pad(b.features, [(0, 0), *pad], constant_values=np.nan)[..., :longest]
-                for b in self._batches
-            ],
-            axis=1,
-        )
-        good = np.concatenate([np.pad(r, pad)[..., :longest] for r in right])
-        return tuple(
-            fit_list_model(values[:, mask, m], good[mask, m]) for m in range(good.shape[1])
-        )
+        return [list_posteriors(batch.features, lists) for batch in self._lists.batches]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """Some of dev's ballots as arrays."""
-
-    candidates: Candidates
-    features: Floats  # (4, B, M, H), see `fusion.mbr.features`
-    errors: Ints  # (B, K), of each text
-    words: Ints  # (B,), of the references
+def _other_members(settings: Settings) -> Iterator[Settings]:
+    for m, weight in enumerate(settings.weights):
+        weights = (*settings.weights[:m], 0.0 if weight else 1.0, *settings.weights[m + 1 :])
+        if any(weights):
+            yield msgspec.structs.replace(settings, weights=weights)
 
 
 def _neighbours(settings: Settings) -> Iterator[Settings]:

@@ -14,9 +14,13 @@ from fusion.climb import Dev
 from fusion.folds import NO_MANIFEST, Fitted, References
 from fusion.mbr import Settings as MbrSettings
 from fusion.mbr_search import MbrSearch
+from fusion.nist_search import Nist, NistSearch
 from fusion.pool import Ballot
+from fusion.rover_search import RoverSearch
+from fusion.selector import LearnedMethod, LearnedModel
 from fusion.subset import Subset
 from fusion.truth import best_member, outcome
+from fusion.tuned_rover import Rover
 from manifests import NBest
 
 
@@ -87,7 +91,10 @@ KINDS = {
     for kind in (
         Kind(MEMBER, 0, BestMember, Alone),
         Kind("heuristic", 1, _everybody(HeuristicMethod), HeuristicModel),
+        Kind("nist", 1, NistSearch, Nist),
         Kind("confidence", 2, _everybody(ConfidenceMethod), ConfidenceModel),
         Kind("mbr", 2, MbrSearch, MbrSettings),
+        Kind("rover", 2, RoverSearch, Rover),
+        Kind("learned", 3, _everybody(LearnedMethod), LearnedModel),
     )
 }

@@ -1,0 +1,278 @@
+"""The settings of `fusion.tuned_rover`, searched on dev.
+
+One network of each utterance is made of all that any member proposes, and voted on thousands of
+times: a search that aligned anew for every set of settings would take hours. What is found may
+so differ a little from what is applied, where a member that is not asked is not aligned either;
+the figures by which methods are compared are those of what is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+
+from fusion.calibrate import Calibration, fit_calibration
+from fusion.climb import Climb, Dev
+from fusion.combine import listen
+from fusion.folds import References
+from fusion.list_model import LEAST, DevLists
+from fusion.mbr import ListModel
+from fusion.network import Item, Networks, build_networks
+from fusion.pool import Ballot
+from fusion.sausage import Heard
+from fusion.subset import Subset
+from fusion.tuned_rover import Rover
+from fusion.vote import CONFIDENCE, WEIGHT, VoteOptions, Voter, confidences_given, count_votes
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_EVERY = VoteOptions(nbest=1 << 30, nbest_scale=0.0)
+_AGREEMENTS = (0, 1, 2, 8)
+_SPELLINGS = (0.0, 0.5)
+_ALPHAS = (1.0, 0.75, 0.5, 0.25, 0.0)
+_NULLS = (None, 0.25, 0.5, 0.75)
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """A set of settings."""
+
+    weights: tuple[float, ...]  # of each member; 0 = not asked
+    nbest: bool = True  # lists vote by their posteriors; else the first alone
+    agreement: int = 0
+    spelling: float = 0.0
+    alpha: float = 1.0
+    null: float | None = None
+
+
+class RoverSearch:
+    """Finds who votes, how much, and what of their lists and confidences counts."""
+
+    def __init__(self, dev: Dev) -> None:
+        self._dev = dev
+        self._lists = DevLists(dev)
+        heard = [listen(ballot, _EVERY) for ballot in dev.ballots]
+        places = [n for n, group in enumerate(heard) if group]
+        items = [_item(heard[n]) for n in places]
+        self._groups = [
+            _Group(networks, [places[n] for n in chosen], [heard[places[n]] for n in chosen], dev)
+            for chosen, networks in build_networks(items)
+        ]
+
+    def fit(self, ballots: Sequence[Ballot], references: References) -> Subset:
+        """Return what is best for ``ballots``, some of dev's."""
+        mask = self._dev.mask(ballots)
+        models = self._lists.models(mask)
+        calibration = fit_calibration(self._dev.members, ballots, references)
+        booth = Booth(self._dev, self._groups, self._lists.posteriors(models), calibration)
+        climb = Climb(self._dev, booth.errors, _neighbours, _complexity)
+        count = len(models)
+        alone = [
+            Point(weights=tuple(float(m == one) for m in range(count)), nbest=False)
+            for one in range(count)
+        ]
+        best = min(alone, key=lambda point: int(climb.errors_of(point)[mask].sum()))
+        # First who is asked, then how much he counts: else all weight soon goes to the best one,
+        # and nobody is left to outvote him where he errs.
+        together = [
+            climb.reach(Point(weights=(1.0,) * count, nbest=nbest), mask, _other_members)
+            for nbest in (True, False)
+        ]
+        found = climb.best([best, *together], mask)
+        return self.subset(found, models, calibration)
+
+    def subset(self, point: Point, models: Sequence[ListModel], calibration: Calibration) -> Subset:
+        """Return what applies the settings of ``point``."""
+        members = tuple(m for m, weight in enumerate(point.weights) if weight)
+        options = VoteOptions(
+            weights=tuple(point.weights[m] for m in members),
+            nbest=_EVERY.nbest if point.nbest else 1,
+            agreement=point.agreement,
+            spelling=point.spelling,
+            alpha=point.alpha,
+            null_confidence=point.null,
+        )
+        names = [self._dev.members[m] for m in members]
+        return Subset(
+            members,
+            Rover(
+                options=options,
+                lists=tuple(models[m] for m in members) if point.nbest else (),
+                calibration=calibration.of(names) if point.alpha < 1 else None,
+            ),
+        )
+
+
+def _item(group: Sequence[Heard]) -> Item:
+    sequences = sorted({one.keys for one in group})
+    return Item(tuple(sequences), (1.0,) * len(sequences))
+
+
+class _Group:
+    """The networks of some ballots, and what every hypothesis says in them."""
+
+    def __init__(
+        self, networks: Networks, ballots: Sequence[int], heard: Sequence[Sequence[Heard]], dev: Dev
+    ) -> None:
+        self.networks = networks
+        self.ballots = np.array(ballots)
+        self.heard = heard
+        shape = (max(map(len, heard)), len(ballots))
+        # (N, B): row of the network's table, member and place in its list; members -1: padding.
+        self.row, self.member, self.place = (np.full(shape, -1, np.int64) for _ in range(3))
+        for b, group in enumerate(heard):
+            rows = dict(zip(_item(group).sequences, networks.row[b], strict=True))
+            seen: dict[int, int] = {}
+            for n, one in enumerate(group):
+                place = seen[one.member] = seen.get(one.member, -1) + 1
+                self.row[n, b], self.member[n, b], self.place[n, b] = (
+                    rows[one.keys], one.member, place,
+                )  # fmt: skip
+        self._truths = [
+            _coded(dev.truths[n].split(), keys)
+            for n, keys in zip(ballots, networks.vocabulary, strict=True)
+        ]
+
+    def errors(self, said: NDArray[Any]) -> list[int]:
+        """Return the word errors of what wins, (S, B) positions in the vocabulary, of each."""
+        found = []
+        for words, slots, truth in zip(
+            said.T.tolist(), self.networks.slots.tolist(), self._truths, strict=True
+        ):
+            text = "".join([chr(word) for word in words[:slots] if word])
+            found.append(Levenshtein.distance(text, truth))
+        return found
+
+
+def _coded(words: Sequence[str], vocabulary: Sequence[str]) -> str:
+    """Return words as the characters of their places in the vocabulary."""
+    number = {key: n for n, key in enumerate(vocabulary)}
+    return "".join([chr(number.setdefault(word, len(number))) for word in words])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Voters:
+    """The hypotheses of one group that are worth a vote, sorted by row; (N, B)."""
+
+    which: Ints  # of the group's hypotheses
+    row: Ints
+    member: Ints
+    share: Floats  # of its member's vote; 0: padding
+    given: list[Ints]  # (N, S, B), confidences; empty until somebody asks
+
+
+def _voters(group: _Group, posteriors: Floats) -> _Voters:
+    """Return who votes when lists are worth ``posteriors`` (N, M, H)."""
+    there = group.member >= 0
+    share = posteriors[group.ballots, group.member, group.place]
+    share = np.where(there & ((share >= LEAST) | (group.place == 0)), share, 0.0)
+    order = np.where(share > 0, group.row, 1 << 30).argsort(axis=0, kind="stable")
+    order = order[: max(1, int((share > 0).sum(axis=0).max()))]
+
+    def sorted_(values: NDArray[Any]) -> NDArray[Any]:
+        return np.take_along_axis(values, order, axis=0)
+
+    share = sorted_(share)
+    # Whatever padding says, it says without a vote.
+    row = np.where(share > 0, sorted_(group.row), 0)
+    member = np.where(share > 0, sorted_(group.member), 0)
+    return _Voters(order, row, member, share, [])
+
+
+class Booth:
+    """Counts errors under any settings, for list models and a calibration that stay."""
+
+    def __init__(
+        self, dev: Dev, groups: Sequence[_Group], posteriors: Floats, calibration: Calibration
+    ) -> None:
+        self._dev = dev
+        self._groups = groups
+        self._calibration = calibration
+        first = np.zeros_like(posteriors)
+        first[:, :, 0] = 1.0
+        self._voters = {
+            nbest: [_voters(group, shares) for group in groups]
+            for nbest, shares in ((True, posteriors), (False, first))
+        }
+
+    def errors(self, point: Point) -> Ints:
+        """Return the errors of every ballot, (N,)."""
+        weights = np.array(point.weights) / max(point.weights)
+        options = VoteOptions(agreement=point.agreement, spelling=point.spelling, alpha=point.alpha)
+        errors = self._dev.words.copy()  # where nobody voted
+        for group, voters in zip(self._groups, self._voters[point.nbest], strict=True):
+            share = voters.share * weights[voters.member]
+            weight = np.where(share > 0, np.maximum(np.rint(share * WEIGHT), 1), 0).astype(np.int64)
+            given = self._given(group, voters, point.null) if point.alpha < 1 else None
+            votes = count_votes(group.networks, voters.row, voters.member, weight, given, options)
+            said = np.take_along_axis(votes.said, votes.winner[None], axis=0)[0]
+            asked = weight.any(axis=0)
+            errors[group.ballots[asked]] = np.array(group.errors(said))[asked]
+        return errors
+
+    def _given(self, group: _Group, voters: _Voters, null: float | None) -> Ints:
+        if not voters.given:
+            voters.given.append(self._confidences(group, voters))
+        said = np.take_along_axis(group.networks.table, voters.row[:, None, :], axis=0)
+        given = voters.given[0]
+        return given if null is None else np.where(said > 0, given, round(null * CONFIDENCE))
+
+    def _confidences(self, group: _Group, voters: _Voters) -> Ints:
+        """Return the calibrated confidences of all that the voters say, (N, S, B)."""
+        people = []
+        for b, heard in enumerate(group.heard):
+            chosen = voters.which[voters.share[:, b] > 0, b].tolist()
+            rows = voters.row[:, b].tolist()
+            people.append(
+                [
+                    Voter(rows[n], heard[i].member, 1.0, self._calibrated(heard[i]))
+                    for n, i in enumerate(chosen)
+                ]
+            )
+        said = np.take_along_axis(group.networks.table, voters.row[:, None, :], axis=0)
+        return confidences_given(said, people, None)
+
+    def _calibrated(self, heard: Heard) -> tuple[float, ...]:
+        given = heard.confidences
+        known = np.full(len(heard.keys), np.nan) if given is None else np.array(given)
+        return tuple(self._calibration.members[heard.member].calibrate(known).tolist())
+
+
+def _other_members(point: Point) -> Iterator[Point]:
+    for m, weight in enumerate(point.weights):
+        weights = (*point.weights[:m], 0.0 if weight else 1.0, *point.weights[m + 1 :])
+        if any(weights):
+            yield msgspec.structs.replace(point, weights=weights)
+
+
+def _neighbours(point: Point) -> Iterator[Point]:
+    replace = msgspec.structs.replace
+    for m, weight in enumerate(point.weights):
+        for other in (0.0, weight / 2, weight * 2) if weight else (1.0,):
+            weights = (*point.weights[:m], other, *point.weights[m + 1 :])
+            if any(weights):
+                yield replace(point, weights=weights)
+    yield replace(point, nbest=not point.nbest)
+    for agreement in _AGREEMENTS:
+        yield replace(point, agreement=agreement)
+    for spelling in _SPELLINGS:
+        yield replace(point, spelling=spelling)
+    for alpha in _ALPHAS:
+        yield replace(point, alpha=alpha, null=point.null if alpha < 1 else None)
+    if point.alpha < 1:
+        for null in _NULLS:
+            yield replace(point, null=null)
+
+
+def _complexity(point: Point) -> float:
+    """Return how much there is to it: the members that are asked, then what else is learned."""
+    asked = {weight for weight in point.weights if weight}
+    parts = (point.nbest, point.agreement > 0, point.spelling > 0, point.null is not None)
+    count = sum(weight > 0 for weight in point.weights)
+    return 10 * count + len(asked) + sum(parts) + 2 * (point.alpha < 1)
