@@ -203,17 +203,18 @@ def test_the_voting_that_was_searched_is_that_of_rover():
     calibration = fit_calibration(dev.members, dev.ballots, dev.references)
     booth = Booth(dev, search._groups, search._lists.posteriors(models), calibration)
     for point in (
-        Point(weights=(1.0, 1.0, 1.0)),
-        Point(weights=(1.0, 2.0, 0.5), nbest=False, agreement=1),
-        Point(weights=(1.0, 2.0, 1.0), alpha=0.5, spelling=0.5),
-        Point(weights=(1.0, 2.0, 1.0), alpha=0.5, null=0.25),
+        Point(weights=(1.0, 1.1, 1.2)),
+        Point(weights=(1.0, 1.1, 1.2), nbest=False),
+        Point(weights=(1.0, 2.1, 0.6), agreement=2),
+        Point(weights=(1.0, 1.1, 1.2), spelling=0.5),
+        Point(weights=(1.0, 1.1, 1.2), alpha=0.5),
+        Point(weights=(1.0, 1.1, 1.2), alpha=0.25, null=0.25),
     ):
         applied = search.subset(point, models, calibration)
         found = tune_command._errors(list(applied.apply(dev.ballots)), dev)
         searched = booth.errors(point)
-        # The networks may differ, and with them what wins a tie: see the module.
-        assert (found == searched).mean() > 0.8
-        assert abs(found.sum() - searched.sum()) <= 0.1 * found.sum()
+        # The networks may differ a little: see the module. Weights that leave no ties.
+        assert (found == searched).mean() > 0.93
 
 
 def test_a_tuned_file_comes_back_as_it_was(tmp_path):
