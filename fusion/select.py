@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="F.jsonl")
     parser.add_argument("--dev-hyp", type=Path, nargs="+", metavar="D.jsonl", help="to learn from")
     parser.add_argument("--dev-ref", type=Path, metavar="DEV.jsonl", help="dev's manifest")
-    parser.add_argument("--how", choices=tuple(METHODS), default="confidence")
+    parser.add_argument("--how", choices=tuple(METHODS), default="learned")
     parser.add_argument("--model", type=Path, metavar="M.json", help="learned before")
     parser.add_argument("--manifest", type=Path, help="of the utterances to select: age, duration")
     args = parser.parse_args(argv)
