@@ -22,6 +22,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             networks=args.networks,
             lm=args.lm,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, BrokenExecutor) as error:
         print(f"fusion.rover: {error}", file=sys.stderr)
         return 1
     log.info("wrote %s", args.out)

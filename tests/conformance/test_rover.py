@@ -30,6 +30,8 @@ NASTY = [
     "(c)",
 ]
 
+END = [(0.0, "the"), (0.1, "end")]
+
 Confidence = Callable[[random.Random], float | None]
 CONFIDENCES: dict[str, Confidence] = {
     "fine": lambda draw: round(draw.random(), 3),
@@ -91,7 +93,8 @@ def write(folder: Path, utterances: Sequence[Utterance], *, end: bool = True) ->
             for start, duration, text, c in utterance[member]
         ]
         if end:
-            lines += ["zz 1 0.0 0.1 the\n", "zz 1 0.1 0.1 end\n"]
+            graded = any(word.confidence is not None for u in utterances for word in u[member])
+            lines += [f"zz 1 {t} 0.1 {word}{' 0.9' * graded}\n" for t, word in END]
         paths.append(folder / f"m{member}.ctm")
         paths[-1].write_text("".join(lines), encoding="utf-8")
     return paths
