@@ -62,6 +62,9 @@ class _Base:
     """What both families share."""
 
     def __init__(self, config: OwsmConfig, owsm: Owsm) -> None:
+        from systems.owsm.padding import share_padding
+
+        share_padding(owsm.model.encoder)
         self.settings = config.decode
         self.owsm = owsm
         self._weight = next(owsm.model.parameters())
