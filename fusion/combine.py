@@ -68,7 +68,7 @@ def fuse(
             network = WordNetwork(utt_id=utt_id, system=system, slots=slots)
             done[place] = Fused(row, network if networks else None)
         for place, ballot in enumerate(window):
-            yield done.get(place) or _unheard(ballot, system, networks)
+            yield done.get(place) or unheard(ballot, system, networks)
 
 
 def sausages(
@@ -141,7 +141,8 @@ def _item(group: Sequence[Heard]) -> Item:
     return Item(sequences, tuple(math.fsum(weights[keys]) for keys in sequences))
 
 
-def _unheard(ballot: Ballot, system: str, networks: bool) -> Fused:
+def unheard(ballot: Ballot, system: str, networks: bool) -> Fused:
+    """Return what stands for a ballot on which nobody votes."""
     row = NBest(
         utt_id=ballot.utt_id,
         system=system,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -59,16 +59,16 @@ class Sausage:
         self.voters = voters
         self.space = space
         slots = int(networks.slots[b])
-        self._vocabulary = networks.vocabulary[b]
-        self._said = votes.said[: len(voters), :slots, b].tolist()
-        self._weight = votes.weight[:, b].tolist()
+        self.vocabulary = networks.vocabulary[b]
+        self.said = votes.said[: len(voters), :slots, b].tolist()
+        self.weight = votes.weight[:, b].tolist()
         support = votes.support[: len(voters), :slots, b].tolist()
         score = votes.score[: len(voters), :slots, b].tolist()
         total = votes.total[:slots, b].tolist()
         # Of each slot: words with their shares, best first, and those that are the best.
         self.shares: list[dict[int, float]] = []
         self._tied: list[list[int]] = []
-        for slot, words in enumerate(zip(*self._said, strict=True)):
+        for slot, words in enumerate(zip(*self.said, strict=True)):
             if words.count(words[0]) == len(words):
                 self.shares.append({words[0]: 1.0})
                 self._tied.append([words[0]])
@@ -90,7 +90,7 @@ class Sausage:
                 for score, state, way in beam:
                     after, gain = state, 0.0
                     if word:
-                        after, gain = ngram.score_word(state, self._vocabulary[word])
+                        after, gain = ngram.score_word(state, self.vocabulary[word])
                     grown.append((score + gain, after, [*way, word]))
             beam = heapq.nlargest(_TIES, grown, key=lambda one: one[0])
         best = max(beam, key=lambda one: one[0] + ngram.score_end(one[1]))
@@ -98,6 +98,22 @@ class Sausage:
             {word: shares[word], **shares}
             for word, shares in zip(best[2], self.shares, strict=True)
         ]
+
+    def reweigh(self, slot: int, probabilities: Mapping[str, float]) -> None:
+        """Give a slot's arcs other shares; keys that no voter has there are added.
+
+        A key may be several words. Of equals the one that had the greater share comes first.
+        """
+        old = {self.vocabulary[word]: n for n, word in enumerate(self.shares[slot])}
+        order = sorted(probabilities, key=lambda key: (-probabilities[key], old.get(key, len(old))))
+        total = math.fsum(probabilities.values()) or 1.0
+        self.shares[slot] = {self._number(key): probabilities[key] / total for key in order}
+        self._tied[slot] = [next(iter(self.shares[slot]))]
+
+    def _number(self, key: str) -> int:
+        if key not in self.vocabulary:
+            self.vocabulary = (*self.vocabulary, key)
+        return self.vocabulary.index(key)
 
     def hypotheses(self, count: int = 1) -> tuple[Hypothesis, ...]:
         """Return the ``count`` best ways through as texts that differ, fewer if there are fewer."""
@@ -132,8 +148,8 @@ class Sausage:
         return ways
 
     def _write(self, score: float, way: Sequence[int]) -> Hypothesis:
-        slots = [slot for slot, word in enumerate(way) if word]
-        keys = tuple(self._vocabulary[way[slot]] for slot in slots)
+        parts = [(slot, key) for slot, n in enumerate(way) for key in self.vocabulary[n].split()]
+        slots, keys = [slot for slot, _ in parts], tuple(key for _, key in parts)
         spelled = spell(keys, self._pieces(slots, way), self.space)
         sure = [round(self.shares[slot][way[slot]], 6) for slot in slots]
         words = timed_words(spelled, sure)
@@ -143,7 +159,7 @@ class Sausage:
         """Return the voters' units that are whole in ``way``, whose words are in ``slots``."""
         place = {slot: n for n, slot in enumerate(slots)}
         pieces = []
-        for voter, said, weight in zip(self.voters, self._said, self._weight, strict=False):
+        for voter, said, weight in zip(self.voters, self.said, self.weight, strict=False):
             own = [slot for slot, word in enumerate(said) if word]
             done = 0
             for unit in voter.units:
@@ -159,9 +175,9 @@ class Sausage:
         """Return how most write a word of a slot; its key where all write it as part of a unit."""
         if not word:
             return ""
-        key = self._vocabulary[word]
+        key = self.vocabulary[word]
         votes: dict[str, int] = defaultdict(int)
-        for voter, said, weight in zip(self.voters, self._said, self._weight, strict=False):
+        for voter, said, weight in zip(self.voters, self.said, self.weight, strict=False):
             if said[slot] != word:
                 continue
             before = sum(1 for other in said[:slot] if other)

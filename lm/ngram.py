@@ -72,6 +72,8 @@ class NGram:
             raise ValueError(f"{file}: not a KenLM model: {error}") from None
         self._begin = kenlm.State()
         self._model.BeginSentenceWrite(self._begin)
+        self._anywhere = kenlm.State()
+        self._model.NullContextWrite(self._anywhere)
 
     def __reduce__(self) -> tuple[type[NGram], tuple[Path, LogProb]]:
         return NGram, (self.path, self.oov_penalty)
@@ -83,6 +85,10 @@ class NGram:
     def begin(self) -> State:
         """Return the state after the sentence begin."""
         return self._begin
+
+    def anywhere(self) -> State:
+        """Return the state in which nothing is known of what came before."""
+        return self._anywhere
 
     def score_words(self, state: State, words: Sequence[str]) -> tuple[State, LogProb]:
         """Return the state after ``words``, already normalised, and their ln probability."""

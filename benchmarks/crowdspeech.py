@@ -1,0 +1,136 @@
+"""CrowdSpeech: seven people's transcripts of each utterance fused, without training and with.
+
+    python -m benchmarks.crowdspeech ../shared/data/crowdspeech [--learned] [--utterances N]
+
+prints corpus WER % (lower case, no punctuation, nothing normalised, as the published figures).
+``--learned`` adds the judge of arcs (`fusion.arcs`), with an n-gram of train-clean: learned on
+dev-clean for dev-other, and on dev-other for dev-clean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from fusion.combine import fuse
+from fusion.pool import Ballot
+from fusion.vote import VoteOptions
+from manifests import Hypothesis, NBest, Utterance
+from scoring.counts import ErrorCounts, count_errors
+
+SETS = ("dev-clean", "dev-other")
+SPACE = "words"  # the published figures normalise nothing
+BLOCK = 30  # utterances, about a chapter: what folds keep whole
+
+
+class Crowd(msgspec.Struct):
+    """One line of the benchmark."""
+
+    utt_id: str
+    text: str
+    votes: list[str]
+
+
+def read(path: Path, utterances: int | None) -> list[Crowd]:
+    """Return the first utterances of a set."""
+    with gzip.open(path) as lines:
+        return [msgspec.json.decode(line, type=Crowd) for line in lines][:utterances]
+
+
+def ballots(crowds: Iterable[Crowd]) -> list[Ballot]:
+    """Return the votes as members' rows; who is which member changes from line to line."""
+    return [
+        Ballot(
+            one.utt_id,
+            tuple(
+                NBest(utt_id=one.utt_id, system="vote", hyps=(Hypothesis(text=vote),))
+                for vote in one.votes
+            ),
+        )
+        for one in crowds
+    ]
+
+
+def wer(crowds: Sequence[Crowd], texts: Iterable[str]) -> float:
+    """Return corpus WER %."""
+    counts = (
+        count_errors(one.text.split(), text.split())
+        for one, text in zip(crowds, texts, strict=True)
+    )
+    return 100 * sum(counts, ErrorCounts()).rate
+
+
+def untrained(crowds: Sequence[Crowd]) -> dict[str, float]:
+    """Return the WER of one vote and of the default mode's parts."""
+    figures = {"one vote (the first)": wer(crowds, (one.votes[0] for one in crowds))}
+    for name, options in (
+        ("every vote counts the same", VoteOptions(space=SPACE, agreement=0, spelling=0.0)),
+        ("weighted by agreement", VoteOptions(space=SPACE, spelling=0.0)),
+        ("and by spelling: the default", VoteOptions(space=SPACE)),
+    ):
+        start = time.perf_counter()
+        texts = [fused.row.best.text for fused in fuse(ballots(crowds), options)]
+        seconds = time.perf_counter() - start
+        figures[name] = wer(crowds, texts)
+        print(f"    {name}: {seconds:.1f} s", flush=True)
+    return figures
+
+
+def learned(sets: dict[str, list[Crowd]], text: Path) -> dict[str, float]:
+    """Return the WER of each set, judged by what was learned on the other."""
+    from fusion.arc_model import ArcMethod
+    from lm.train import train
+
+    figures = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "lm"
+        train([text], folder)
+        method = ArcMethod(VoteOptions(space=SPACE), str(folder))
+        for dev, test in (SETS, SETS[::-1]):
+            references = {
+                one.utt_id: Utterance(
+                    utt_id=one.utt_id,
+                    audio_filepath="-",
+                    duration=1.0,
+                    text=one.text,
+                    session=str(n // BLOCK),
+                )
+                for n, one in enumerate(sets[dev])
+            }
+            start = time.perf_counter()
+            model = method.fit(ballots(sets[dev]), references)
+            middle = time.perf_counter()
+            rows = list(model.apply(ballots(sets[test])))
+            figures[test] = wer(sets[test], (row.best.text for row in rows))
+            seconds = time.perf_counter() - middle
+            print(f"    {dev} -> {test}: fit {middle - start:.0f} s, apply {seconds:.0f} s")
+    return figures
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--learned", action="store_true")
+    parser.add_argument("--utterances", type=int)
+    args = parser.parse_args()
+    sets = {name: read(args.data / f"{name}.jsonl.gz", args.utterances) for name in SETS}
+    rows = {name: untrained(crowds) for name, crowds in sets.items()}
+    if args.learned:
+        for name, figure in learned(sets, args.data / "train-clean.txt.gz").items():
+            rows[name]["arcs judged by what was learned on the other set"] = figure
+    print(f"| WER % | {' | '.join(SETS)} |\n|---|---|---|")
+    for method in rows[SETS[0]]:
+        print(f"| {method} | {' | '.join(f'{rows[name][method]:.2f}' for name in SETS)} |")
+
+
+if __name__ == "__main__":
+    main()
