@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fusion.folds import References
 from fusion.pool import Ballot
+from fusion.tokens import units_of
 from manifests import Hypothesis, Word
 from scoring.counts import count_errors, edits
 from scoring.normalize import normalize_english
@@ -44,42 +45,18 @@ def words_right(hyp: Hypothesis, truth: Sequence[str]) -> list[bool | None]:
     [None, True, False, True, True]
     """
     words = words_of(hyp)
-    alone = [normalize_english(word.text).split() for word in words]
-    together = normalize_english(hyp.text).split()
-    wrong = {at for kind, _, at in edits(truth, together) if kind != "delete"}
-    right = [at not in wrong for at in range(len(together))]
-    parts = [part for parts in alone for part in parts]
-    owner = [w for w, parts in enumerate(alone) for _ in parts]
+    owner = [w for w, word in enumerate(words) for _ in word.text.split()]
+    units = units_of(" ".join([word.text for word in words]), "scorer")
+    heard = [key for unit in units for key in unit.keys]
+    wrong = {at for kind, _, at in edits(truth, heard) if kind != "delete"}
     verdict: list[bool | None] = [None] * len(words)
-    for begin, end, low, high in _blocks(parts, together):
-        correct = all(right[low:high]) if high > low else None
-        for w in owner[begin:end]:
-            if correct is not None:
-                verdict[w] = correct and verdict[w] is not False
+    at = 0
+    for unit in units:
+        right = wrong.isdisjoint(range(at, at + len(unit.keys)))
+        at += len(unit.keys)
+        for w in owner[unit.first : unit.first + len(unit.words)]:
+            verdict[w] = right and verdict[w] is not False
     return verdict
-
-
-def _blocks(parts: Sequence[str], together: Sequence[str]) -> list[tuple[int, int, int, int]]:
-    """Return the least pieces of ``parts`` and of ``together`` that say the same."""
-    if parts == together:
-        return [(i, i + 1, i, i + 1) for i in range(len(parts))]
-    from rapidfuzz.distance import Levenshtein
-
-    blocks: list[tuple[int, int, int, int]] = []
-    open_block = False
-    for op in Levenshtein.opcodes(parts, together):
-        if op.tag == "equal":
-            shift = op.dest_start - op.src_start
-            blocks += [
-                (i, i + 1, i + shift, i + shift + 1) for i in range(op.src_start, op.src_end)
-            ]
-        elif open_block:
-            begin, _, low, _ = blocks.pop()
-            blocks.append((begin, op.src_end, low, op.dest_end))
-        else:
-            blocks.append((op.src_start, op.src_end, op.dest_start, op.dest_end))
-        open_block = op.tag != "equal"
-    return blocks
 
 
 def count_nulls(
