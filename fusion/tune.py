@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from fusion.climb import Dev, development
 from fusion.folds import FOLDS, fold_of, held_out, read_dev
 from fusion.methods import KINDS, MEMBER
 from fusion.oracle import oracle
+from fusion.parallel import in_order, processors
 from fusion.pool import Ballot
 from fusion.subset import Subset
 from fusion.truth import outcome
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MANY = 500  # utterances: for fewer a second process takes longer than it saves
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
@@ -64,10 +68,13 @@ class Trial:
     seconds: float
 
 
-def tune(dev: Dev, methods: Sequence[str] = tuple(KINDS)) -> tuple[Tuned, Report, list[NBest]]:
+def tune(
+    dev: Dev, methods: Sequence[str] = tuple(KINDS), *, jobs: int = 1
+) -> tuple[Tuned, Report, list[NBest]]:
     """Return how to combine the members, how that was decided, and dev's held-out rows.
 
-    ValueError for a method that there is not, or with fewer than two utterances.
+    ``jobs`` processes try the methods. ValueError for a method that there is not, or with fewer
+    than two utterances.
     """
     import numpy as np
 
@@ -75,7 +82,10 @@ def tune(dev: Dev, methods: Sequence[str] = tuple(KINDS)) -> tuple[Tuned, Report
     if unknown:
         raise ValueError(f"method is {unknown[0]!r}, must be one of: {', '.join(KINDS)}")
     wanted = [name for name in KINDS if name in methods or name == MEMBER]
-    trials = [_try(name, dev) for name in wanted]
+    trials = []
+    for trial in in_order(partial(_try, dev=dev), wanted, jobs):
+        log.info("%s: %.1f s", trial.method, trial.seconds)
+        trials.append(trial)
     everybody = np.ones(len(dev.ballots), dtype=np.bool_)
     chosen = choose(trials, dev, everybody)
     rows, errors = _procedure(trials, dev)
@@ -107,7 +117,6 @@ def _try(name: str, dev: Dev) -> Trial:
     fitted = learner.fit(dev.ballots, dev.references)
     again = list(fitted.apply(dev.ballots, dev.references))
     seconds = time.perf_counter() - started
-    log.info("%s: %.1f s", name, seconds)
     errors = _errors(rows, dev)
     return Trial(name, rows, errors, fitted, int(_errors(again, dev).sum()), seconds)
 
@@ -180,12 +189,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--methods", nargs="+", default=list(KINDS), metavar="M", help=f"default: {' '.join(KINDS)}"
     )
+    parser.add_argument("--nj", type=int, default=0, metavar="N", help="processes; default: enough")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
         # By name, so that the order of the files does not matter.
         paths = sorted(args.hypotheses, key=lambda path: path.stem)
-        tuned, report, rows = tune(development(*read_dev(paths, args.ref)), args.methods)
+        dev = development(*read_dev(paths, args.ref))
+        jobs = args.nj or (processors() if len(dev.ballots) >= _MANY else 1)
+        tuned, report, rows = tune(dev, args.methods, jobs=jobs)
         if args.held_out is not None:
             note = "every speaker by what was fitted and chosen without him"
             write_rows(args.held_out, rows, meta={"members": paths, "rows": note})
