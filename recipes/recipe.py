@@ -39,6 +39,8 @@ class Recipe(Config, frozen=True):
     whisper_size: str = ""
     owsm_size: str = ""
     nemo_size: str = ""
+    # Train and decode all systems at once: for models so tiny that one of them leaves cores idle.
+    side_by_side: bool = False
     base_set: str = "adults"
     # The base also hears train's sentences in synthetic voices (`manifests.corpora.read_aloud`).
     read_aloud: bool = False

@@ -7,7 +7,8 @@
 #   --conf FILE        the recipe (default: recipes/conf/mini.yaml)
 #   --stage N          first stage to run (default: 0)
 #   --stop-stage N     last stage to run (default: 8)
-#   --systems "A B"    recognisers to train and decode (default: "whisper")
+#   --systems "A B"    recognisers to train and decode (default: "whisper owsm nemo", those of
+#                      them that the recipe names a config for)
 #   --exp DIR          where everything goes (default: exp/<name of the recipe>)
 #   --source DIR       the corpus' folder, in place of the recipe's
 #   --nj N             parallel jobs for audio (default: all cores)
@@ -19,13 +20,14 @@
 # Stages: 0 corpus, 1 manifests, 2 n-gram, 3 train, 4 decode dev and test, 5 rescore and decode
 # with the n-gram, 6 fuse (tuned on dev, applied to test), 7 score and report, 8 submission. What
 # exists and is complete is skipped: delete it to redo it. Each step's log is DIR/logs/STEP.log.
+# shellcheck disable=SC2317 # what `each` is told to call is reached
 set -euo pipefail
 { # bash reads this block whole before it runs, so an edit during a long run can't change it
 
 conf=recipes/conf/mini.yaml
 stage=0
 stop_stage=8
-systems="whisper"
+systems=
 exp=
 source=
 nj=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -70,10 +72,15 @@ export PATH="$PWD/.venv/bin:$PATH"
 # Idle OpenMP threads spin by default, which slows training many times as soon as anything else
 # runs on the machine.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+# Where nothing compiled may be kept, each step would compile a toolkit of thousands of modules.
+unset PYTHONDONTWRITEBYTECODE
 
 declare -A recipe
 settings=$(python -m recipes.recipe "$conf")
 while IFS='=' read -r key value; do recipe[$key]=$value; done <<<"$settings"
+if [ -z "$systems" ]; then
+  for name in whisper owsm nemo; do systems+="${recipe[$name]:+ $name}"; done
+fi
 
 exp=${exp:-exp/$(basename "$conf" .yaml)}
 limit=()
@@ -105,6 +112,31 @@ step() {
   case $output in *.done) touch "$output" ;; esac # steps that only check leave a mark
   [ -e "$output" ] || die "step $name ended without $output (log: $log)"
   echo "  $name: done in $((SECONDS - started)) s"
+}
+
+# each FUNCTION: FUNCTION SYSTEM for all systems, one after another or, if the recipe says so, side
+# by side. The first failure, or Ctrl-C, ends them all.
+running=()
+each() {
+  local system
+  if [ "${recipe[side_by_side]}" != True ]; then
+    for system in $systems; do "$1" "$system"; done
+    return
+  fi
+  local threads=$(($(nproc 2>/dev/null || sysctl -n hw.ncpu) / $(wc -w <<<"$systems")))
+  trap 'kill -- "${running[@]/#/-}" 2>/dev/null' EXIT
+  set -m # each in a process group of its own, so that what it has started can be ended too
+  for system in $systems; do
+    (
+      export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
+      "$1" "$system"
+    ) </dev/null &
+    running+=($!)
+  done
+  set +m
+  for system in $systems; do wait -n || exit $?; done
+  running=()
+  trap - EXIT
 }
 
 # in_stage N TITLE: true when stage N is asked for.
@@ -173,26 +205,30 @@ start_of() {
   [ -z "${recipe[$1_base]:-}" ] || echo "$exp/$1/base/final"
 }
 
-if in_stage 3 "train"; then
-  normalized=()
+# train_system SYSTEM: its tiny base where the recipe has one, then the fine-tuning.
+train_system() {
+  local system=$1 start size normalized=()
   [ "${recipe[normalized]}" != True ] || normalized=(--normalized)
+  start=$(start_of "$system")
+  if [ -n "$start" ]; then
+    read -ra size <<<"${recipe[${system}_size]}"
+    step "$system-init" "$exp/$system/init" python -m "recipes.tiny_$system" \
+      --text "$data/base/train.jsonl" "$train" "${normalized[@]}" --window "${recipe[window]}" \
+      "${size[@]}" --seed "${recipe[seed]}" --out "$exp/$system/init"
+    step "$system-base" "$start" python -m systems.train "$system" \
+      --config "${recipe[${system}_base]}" --train "$base_train" --dev "$base_dev" \
+      --exp "$exp/$system/base" "pretrained=$exp/$system/init" "${train_opts[@]}"
+  fi
+  step "$system-train" "$exp/$system/tuned/final" python -m systems.train "$system" \
+    --config "${recipe[$system]}" --train "$tune_train" --dev "$dev" \
+    --exp "$exp/$system/tuned" ${start:+"pretrained=$start"} "${train_opts[@]}"
+}
+
+if in_stage 3 "train"; then
   for system in $systems; do
-    config=${recipe[$system]:-}
-    [ -n "$config" ] || die "$conf names no config for system '$system'"
-    start=$(start_of "$system")
-    if [ -n "$start" ]; then
-      read -ra size <<<"${recipe[${system}_size]}"
-      step "$system-init" "$exp/$system/init" python -m "recipes.tiny_$system" \
-        --text "$data/base/train.jsonl" "$train" "${normalized[@]}" --window "${recipe[window]}" \
-        "${size[@]}" --seed "${recipe[seed]}" --out "$exp/$system/init"
-      step "$system-base" "$start" python -m systems.train "$system" \
-        --config "${recipe[${system}_base]}" --train "$base_train" --dev "$base_dev" \
-        --exp "$exp/$system/base" "pretrained=$exp/$system/init" "${train_opts[@]}"
-    fi
-    step "$system-train" "$exp/$system/tuned/final" python -m systems.train "$system" \
-      --config "$config" --train "$tune_train" --dev "$dev" --exp "$exp/$system/tuned" \
-      ${start:+"pretrained=$start"} "${train_opts[@]}"
+    [ -n "${recipe[$system]:-}" ] || die "$conf names no config for system '$system'"
   done
+  each train_system
 fi
 
 # decode SYSTEM LABEL CHECKPOINT "SETS" [--lm LM]: hypotheses to EXP/hyp/SET/LABEL.jsonl
@@ -209,28 +245,35 @@ decode() {
     ${checkpoint:+--checkpoint "$checkpoint"} "${files[@]}" "$@" "${decode_opts[@]}"
 }
 
+# decode_system SYSTEM: test by its base, dev and test by what was fine-tuned.
+decode_system() {
+  decode "$1" "$1_base" "$(start_of "$1")" "test"
+  decode "$1" "$1" "$exp/$1/tuned/final" "dev test"
+}
+
 if in_stage 4 "decode"; then
-  for system in $systems; do
-    decode "$system" "${system}_base" "$(start_of "$system")" "test"
-    decode "$system" "$system" "$exp/$system/tuned/final" "dev test"
-  done
+  each decode_system
 fi
 
-if in_stage 5 "n-gram rescoring and fusion"; then
-  for system in $systems; do
-    for set in dev test; do
-      output=$exp/hyp/$set/${system}_rescored.jsonl
-      step "rescore-$system-$set" "$output" python -m lm.rescore "$exp/hyp/$set/$system.jsonl" \
-        --lm "$lm" --tune-on "$exp/hyp/dev/$system.jsonl" --ref "$dev" --out "$output"
-    done
-    # The search takes the weights that were best for rescoring dev.
-    weights=$(python -c 'import json, sys
+# decode_with_lm SYSTEM: its n-best lists rescored, and a search that hears the n-gram.
+decode_with_lm() {
+  local system=$1 set output weights
+  for set in dev test; do
+    output=$exp/hyp/$set/${system}_rescored.jsonl
+    step "rescore-$system-$set" "$output" python -m lm.rescore "$exp/hyp/$set/$system.jsonl" \
+      --lm "$lm" --tune-on "$exp/hyp/dev/$system.jsonl" --ref "$dev" --out "$output"
+  done
+  # The search takes the weights that were best for rescoring dev.
+  weights=$(python -c 'import json, sys
 weights = json.load(open(sys.argv[1]))["weights"]
 print("decode.alpha=%s decode.beta=%s" % (*weights["alphas"], weights["beta"]))' \
-      "$exp/hyp/dev/${system}_rescored.weights.json")
-    # shellcheck disable=SC2086  # two overrides
-    decode "$system" "${system}_lm" "$exp/$system/tuned/final" "dev test" --lm "$lm" $weights
-  done
+    "$exp/hyp/dev/${system}_rescored.weights.json")
+  # shellcheck disable=SC2086  # two overrides
+  decode "$system" "${system}_lm" "$exp/$system/tuned/final" "dev test" --lm "$lm" $weights
+}
+
+if in_stage 5 "n-gram rescoring and fusion"; then
+  each decode_with_lm
 fi
 
 # outdated OUTPUT INPUT...: remove OUTPUT when an input is newer, so that its step runs again.

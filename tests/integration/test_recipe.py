@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,9 @@ def finished(tmp_path_factory):
 def test_empty_folder_to_scored_report(finished):
     results = json.loads((finished / "score/test/results.json").read_text(encoding="utf-8"))
     systems = {row["system"] for row in results}
-    assert systems == {"whisper_base", "whisper", "whisper_lm", "whisper_rescored"}
+    kinds = ("", "_base", "_lm", "_rescored")
+    members = {name + kind for name in ("whisper", "owsm", "nemo") for kind in kinds}
+    assert systems == members | {"fused"}
     assert all(row["utts"] == 10 for row in results if row["slice"] == "all")
     assert (finished / "score/test/results.md").exists()
 
@@ -37,7 +41,7 @@ def test_a_second_run_skips_everything(finished):
     again = run("--debug", "--exp", str(finished).removesuffix("-debug"))
     assert again.returncode == 0, again.stderr
     steps = re.findall(r"^  ([\w-]+): (.*)$", again.stdout, re.MULTILINE)
-    assert len(steps) >= 15
+    assert len(steps) >= 30
     assert all(state.startswith("is complete") for _, state in steps), again.stdout
 
 
@@ -60,6 +64,27 @@ def test_first_failure_stops_with_the_end_of_the_log(finished):
     assert "step decode-whisper_base failed" in failed.stderr
     assert "unknown key 'beems'; known: " in failed.stderr.rpartition("the end of")[2]
     assert "stage 5" not in failed.stdout
+
+
+def test_the_first_failure_ends_what_runs_beside_it(finished):
+    for system in ("whisper", "owsm"):
+        shutil.rmtree(finished / system)
+    (finished / "whisper" / "init").mkdir(parents=True)  # no model: the base cannot begin
+    exp = str(finished).removesuffix("-debug")
+    failed = run("--debug", "--exp", exp, "--stage", "3", "--stop-stage", "3")
+    assert failed.returncode == 1
+    assert "step whisper-base failed" in failed.stderr
+    assert not (finished / "owsm" / "base" / "final").exists()
+    deadline = time.monotonic() + 10
+    while (left := [line for line in processes() if exp in line]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+
+
+def processes() -> list[str]:
+    """Return the command lines of all processes."""
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return found.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
