@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from fusion.columns import Column, Floats, Transcripts, Vocabulary
-from fusion.records import Member, Record, bad_row
+from fusion.records import Part, bad_row
 from manifests.formats.lines import parse_seconds
 
 _SIX_FIELDS = re.compile(rb"(?m)^[ \t]*(?!;;)(?:\S+[ \t]+){5}(?!(?i:NA)\b)\S")
@@ -31,37 +32,28 @@ def has_confidences(path: Path) -> bool:
 
 
 def ctm_column(
-    path: Path,
-    names: Sequence[str],
-    records: Sequence[Member],
-    vocabulary: Vocabulary,
-    *,
-    graded: bool,
+    path: Path, names: Sequence[str], part: Part, vocabulary: Vocabulary, *, graded: bool
 ) -> Column:
     """Return one member's words; `RowError` at the first bad line.
 
     A member without a line for an utterance heard silence there: CTM cannot say more. The words
     stay in the order of the file. ``graded`` says whether the file has confidences.
     """
-    heard = [record for record in records if record is not None]
-    files = [name.split()[0] for name, record in zip(names, records, strict=True) if record]
-    words, start, duration, confidence, counts = _same_fields(files, heard) or _any_fields(
-        path, heard
+    words, start, duration, confidence, counts = _same_fields(names, part) or _any_fields(
+        path, part
     )
-    every = np.zeros(len(records), np.int32)
-    every[[n for n, record in enumerate(records) if record is not None]] = counts
     return Column(
         words=np.array(vocabulary.numbers(words), np.int32),
-        offsets=np.concatenate([[0], np.cumsum(every)]).astype(np.int32),
-        voted=np.ones(len(records), np.bool_),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        voted=np.ones(len(names), np.bool_),
         start=start,
         end=start + duration,
         confidence=confidence,
-        graded=np.full(len(records), graded),
+        graded=np.full(len(names), graded),
     )
 
 
-_Fields = tuple[list[bytes], Floats, Floats, Floats, list[int]]
+_Fields = tuple[list[bytes], Floats, Floats, Floats, NDArray[np.int64]]
 
 
 class _Seconds(dict[bytes, float]):
@@ -72,22 +64,22 @@ class _Seconds(dict[bytes, float]):
         return seconds
 
 
-def _same_fields(files: Sequence[str], heard: Sequence[Record]) -> _Fields | None:
+def _same_fields(names: Sequence[str], part: Part) -> _Fields | None:
     """Return words, starts, durations, confidences, and how many there are in each utterance.
 
     None unless all lines have the same five or six fields, none is a comment, and all are well.
     """
-    counts = [data.count(b"\n") + (data[-1:] != b"\n") for _, data in heard]
-    lines = sum(counts)
-    everything = b"".join([data for _, data in heard])
-    fields = everything.split()
+    newlines = np.flatnonzero(np.frombuffer(part.data, np.uint8) == ord("\n"))
+    counts = np.diff(np.searchsorted(newlines, np.cumsum([0, *part.lengths])))
+    lines = len(newlines)
+    fields = part.data.split()
     width = len(fields) // max(lines, 1)
     if width not in (5, 6) or len(fields) != width * lines:
         return None
-    expected: list[bytes] = []
-    for file, count in zip(files, counts, strict=True):
-        expected += [file.encode()] * count
-    if fields[::width] != expected or (b"<" in everything and _ALTERNATIVES.search(everything)):
+    files: list[bytes] = []
+    for name, count in zip(names, counts.tolist(), strict=True):
+        files += [name.split()[0].encode()] * count
+    if fields[::width] != files or (b"<" in part.data and _ALTERNATIVES.search(part.data)):
         return None
     seconds = _Seconds()
     confidence = np.full(lines, np.nan)
@@ -103,13 +95,14 @@ def _same_fields(files: Sequence[str], heard: Sequence[Record]) -> _Fields | Non
     return fields[4::width], start, duration, confidence, counts
 
 
-def _any_fields(path: Path, heard: Sequence[Record]) -> _Fields:
+def _any_fields(path: Path, part: Part) -> _Fields:
     """Return the same from any lines, one by one."""
     words: list[bytes] = []
     numbers: list[tuple[float, float, float]] = []
     counts: list[int] = []
-    for at, data in heard:
+    for record in part.records():
         before = len(words)
+        at, data = record or (0, b"")
         for line in data.splitlines(keepends=True):
             fields = line.split()
             try:
@@ -121,7 +114,7 @@ def _any_fields(path: Path, heard: Sequence[Record]) -> _Fields:
             at += len(line)
         counts.append(len(words) - before)
     table = np.array(numbers, np.float64).reshape(-1, 3)
-    return words, table[:, 0], table[:, 1], table[:, 2], counts
+    return words, table[:, 0], table[:, 1], table[:, 2], np.array(counts, np.int64)
 
 
 def _word(fields: Sequence[bytes], line: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from fusion.columns import Transcripts, Vocabulary
 from fusion.ctm_columns import ctm_column, ctm_lines
 from fusion.exact import fuse
 from fusion.nbest_columns import decoded, nbest_column, nbest_rows
-from fusion.records import SYSTEM, Batch, Member, Written, encoded, is_ctm, utterance_names
+from fusion.records import SYSTEM, Batch, Written, encoded, is_ctm, utterance_names
 from fusion.rule import Rule
 
 
@@ -28,12 +28,11 @@ class ExactBatch:
     def __call__(self, batch: Batch) -> Written:
         vocabulary = Vocabulary()
         columns = []
-        members: Iterator[tuple[Member, ...]] = zip(*batch.records, strict=True)
-        for path, records, graded in zip(self.paths, members, self.graded, strict=True):
+        for path, part, graded in zip(self.paths, batch.parts, self.graded, strict=True):
             if is_ctm(path):
-                columns.append(ctm_column(path, batch.names, records, vocabulary, graded=graded))
+                columns.append(ctm_column(path, batch.names, part, vocabulary, graded=graded))
             else:
-                columns.append(nbest_column(decoded(path, records), vocabulary))
+                columns.append(nbest_column(decoded(path, part), vocabulary))
         found = fuse(columns, self.rule)
         ids = utterance_names(batch, ctm=self.ctm)
         if not self.ctm:

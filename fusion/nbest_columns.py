@@ -10,7 +10,7 @@ import numpy as np
 
 from fusion.columns import Bools, Column, Floats, Transcripts, Vocabulary
 from fusion.pool import NO_VOTE
-from fusion.records import Member, bad_row
+from fusion.records import Part, bad_row
 from manifests import Hypothesis, NBest, Word
 from manifests.faults import examine, row_check
 
@@ -19,12 +19,12 @@ _TIME_DECIMALS, _CONFIDENCE_DECIMALS = 3, 6
 _SILENCE = Hypothesis(text="")
 
 
-def decoded(path: Path, records: Sequence[Member]) -> list[NBest | None]:
+def decoded(path: Path, part: Part) -> list[NBest | None]:
     """Return a member's rows; `RowError` at the first bad one."""
     decode = msgspec.json.Decoder(NBest).decode
     check = row_check(NBest)
     rows: list[NBest | None] = []
-    for record in records:
+    for record in part.records():
         if record is None:
             rows.append(None)
             continue

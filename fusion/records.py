@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,11 +36,26 @@ _RECORDING = re.compile(
 _NO_WORDS = re.compile(rb"(?:[ \t\r]*(?:;;[^\n]*)?\n?)*")
 
 
+class Part(NamedTuple):
+    """What one member has of a batch, in few objects: it goes from process to process."""
+
+    data: bytes  # all records
+    offsets: list[int]  # where each record begins in the file, -1: the file does not have it
+    lengths: list[int]  # of each record in bytes
+
+    def records(self) -> Iterator[Member]:
+        """Yield what there is of each utterance."""
+        begin = 0
+        for offset, length in zip(self.offsets, self.lengths, strict=True):
+            yield (offset, self.data[begin : begin + length]) if offset >= 0 else None
+            begin += length
+
+
 class Batch(NamedTuple):
-    """Utterances, ``file channel`` for CTM, and what every member has of each."""
+    """Utterances, ``file channel`` for CTM, and what the members have of them."""
 
     names: list[str]
-    records: list[tuple[Member, ...]]
+    parts: list[Part]
 
 
 def read_batches(paths: Sequence[Path], *, one_channel: bool = False) -> Iterator[Batch]:
@@ -50,15 +66,18 @@ def read_batches(paths: Sequence[Path], *, one_channel: bool = False) -> Iterato
     channels where only ``one_channel`` can be told.
     """
     size = max(1, min(_BATCH, _ROWS // len(paths)))
-    batch = Batch([], [])
-    for name, records in meet([_once(path, one_channel) for path in paths]):
-        batch.names.append(name)
-        batch.records.append(records)
-        if len(batch.names) == size:
-            yield batch
-            batch = Batch([], [])
-    if batch.names:
-        yield batch
+    utterances = meet([_once(path, one_channel) for path in paths])
+    while batch := list(islice(utterances, size)):
+        members = zip(*[records for _, records in batch], strict=True)
+        yield Batch([name for name, _ in batch], [_part(records) for records in members])
+
+
+def _part(records: Sequence[Member]) -> Part:
+    return Part(
+        b"".join([record[1] for record in records if record]),
+        [record[0] if record else -1 for record in records],
+        [len(record[1]) if record else 0 for record in records],
+    )
 
 
 def is_ctm(path: Path) -> bool:
@@ -110,61 +129,62 @@ def read_nbest_records(path: Path) -> Iterator[tuple[str, Record]]:
 
 def read_ctm_records(path: Path) -> Iterator[tuple[str, Record]]:
     """Stream the lines of each file and channel of a CTM."""
-    name, first, block = "", 0, b""
-    for offset, found in _recordings(path):
-        try:
-            key = " ".join(found[1].decode().split())
-        except UnicodeDecodeError as error:
-            raise bad_row(path, offset, f"file or channel is no UTF-8: {error}") from None
-        if key == name:  # written with other spaces
-            block += found[0]
-            continue
-        if block:
-            yield name, (first, block)
-        name, first, block = key, offset, found[0]
+    name, offset, block = "", 0, b""
+    for begin, data, recordings in _pieces(path):
+        for found in recordings:
+            try:
+                key = " ".join(found[1].decode().split())
+            except UnicodeDecodeError as error:
+                at = begin + found.start()
+                raise bad_row(path, at, f"file or channel is no UTF-8: {error}") from None
+            if key == name:  # written with other spaces, or cut by a blank line
+                block += found[0]
+                continue
+            if block:
+                yield name, (offset, block)
+            name, offset, block = key, begin + found.start(), found[0]
+        _check_between(path, begin, data, recordings)
     if block:
-        yield name, (first, block)
+        yield name, (offset, block)
 
 
-def _recordings(path: Path) -> Iterator[tuple[int, re.Match[bytes]]]:
-    """Yield what `_RECORDING` finds in a file, and where; RowError at a line that is no word's."""
+def _pieces(path: Path) -> Iterator[tuple[int, bytes, list[re.Match[bytes]]]]:
+    """Yield pieces of a file, where they begin, and the recordings in them, whole ones."""
     begin, data, size = 0, b"", _READ
     with Path(path).open("rb") as file:
         while True:
             more = file.read(size) + file.readline()
-            data += more
-            held = None
-            end = 0
-            for found in _RECORDING.finditer(data):
-                if held is not None:
-                    yield begin + held.start(), held
-                _check_between(path, begin, data[end : found.start()], end)
-                held, end = found, found.end()
+            data += more if more or data.endswith(b"\n") or not data else b"\n"
+            found = list(_RECORDING.finditer(data))
             if not more:
-                if held is not None:
-                    yield begin + held.start(), held
-                _check_between(path, begin, data[end:], end)
+                yield begin, data, found
                 return
             # The last one may go on. One that is longer than all that was read is read in
             # greater and greater pieces.
-            keep = 0 if held is None else held.start()
+            keep = found[-1].start() if found else 0
             size = _READ if keep else 2 * size
-            begin, data = begin + keep, data[keep:]
+            if keep:
+                yield begin, data[:keep], found[:-1]
+                begin, data = begin + keep, data[keep:]
 
 
-def _check_between(path: Path, begin: int, data: bytes, at: int) -> None:
-    """Raise RowError unless there are only comments and blank lines here."""
-    if not data:
-        return
-    blank = _NO_WORDS.match(data)
-    assert blank is not None
-    if blank.end() < len(data):
-        line = data[blank.end() :].split(b"\n")[0].decode("utf-8", "backslashreplace")
-        raise bad_row(
-            path,
-            begin + at + blank.end(),
-            f"line is {line!r}, must be: file channel start duration word [confidence]",
-        )
+def _check_between(
+    path: Path, begin: int, data: bytes, recordings: Sequence[re.Match[bytes]]
+) -> None:
+    """Raise RowError unless there are only comments and blank lines between recordings."""
+    end = 0
+    for start, stop in [*(found.span() for found in recordings), (len(data), 0)]:
+        if end < start:
+            blank = _NO_WORDS.match(data, end, start)
+            assert blank is not None
+            if blank.end() < start:
+                line = data[blank.end() :].split(b"\n")[0].decode("utf-8", "backslashreplace")
+                raise bad_row(
+                    path,
+                    begin + blank.end(),
+                    f"line is {line!r}, must be: file channel start duration word [confidence]",
+                )
+        end = stop
 
 
 def utterance_names(batch: Batch, *, ctm: bool) -> list[str]:

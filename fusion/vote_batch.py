@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ import msgspec
 from fusion.combine import fuse
 from fusion.nbest_columns import decoded
 from fusion.pool import Ballot
-from fusion.records import SYSTEM, Batch, Member, Written, bad_row, encoded, is_ctm, utterance_names
+from fusion.records import SYSTEM, Batch, Part, Written, bad_row, encoded, is_ctm, utterance_names
 from fusion.vote import VoteOptions
 from lm.ngram import NGram
 from manifests import Hypothesis, NBest
@@ -33,10 +32,9 @@ class VoteBatch:
     lm: Path | None = None
 
     def __call__(self, batch: Batch) -> Written:
-        members = zip(self.paths, zip(*batch.records, strict=True), strict=True)
         rows = [
-            _ctm_rows(path, records) if is_ctm(path) else decoded(path, records)
-            for path, records in members
+            _ctm_rows(path, part) if is_ctm(path) else decoded(path, part)
+            for path, part in zip(self.paths, batch.parts, strict=True)
         ]
         ids = utterance_names(batch, ctm=self.ctm)
         fused = list(
@@ -61,10 +59,10 @@ def _ngram(folder: Path) -> NGram:
     return NGram(folder)
 
 
-def _ctm_rows(path: Path, records: Sequence[Member]) -> list[NBest | None]:
+def _ctm_rows(path: Path, part: Part) -> list[NBest | None]:
     """Return what a CTM says as rows; where it has no line there was silence."""
     rows: list[NBest | None] = []
-    for record in records:
+    for record in part.records():
         lines = []
         offset, data = record or (0, b"")
         for line in data.splitlines(keepends=True):

@@ -218,6 +218,14 @@ def test_numbers_of_a_ctm(tmp_path: Path, confidence: str) -> None:
         assert has_confidences(path) != none
 
 
+def test_files_in_another_order_and_without_a_last_newline(tmp_path: Path) -> None:
+    one = written(tmp_path / "a.ctm", "u 1 0 1 x 1\nv 1 0 1 y 1\nw 1 0 1 z 1")
+    other = written(tmp_path / "b.ctm", "w 1 0 1 z 1\nv 1 0 1 y 1\nu 1 0 1 x 1")
+    rover([one, other], tmp_path / "out.ctm", Rule())
+    lines = (tmp_path / "out.ctm").read_text().splitlines()
+    assert sorted(line.split()[0] + line.split()[4] for line in lines) == ["ux", "vy", "wz"]
+
+
 def test_a_ctm_keeps_ids_and_may_become_rows(tmp_path: Path) -> None:
     path = written(tmp_path / "a.ctm", "Anna-1 A 0.5 0.1 Caf\u00c9 0.5\n")
     rover([path], tmp_path / "out.ctm", Rule())
