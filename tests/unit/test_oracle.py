@@ -1,12 +1,16 @@
 """The oracle: what no choice among what was heard can beat."""
 
+import itertools
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fusion.oracle import main, oracle
+from fusion.oracle import main, oracle, path_errors
 from fusion.pool import pool
-from manifests import Hypothesis, NBest, Utterance, write_rows
+from manifests import Arc, Hypothesis, NBest, Utterance, write_rows
+from scoring.counts import count_errors
 
 
 def row(utt_id, *texts, error=None):
@@ -16,17 +20,29 @@ def row(utt_id, *texts, error=None):
 
 REFERENCES = {"u": "he goed home", "v": "", "w": "I see one two"}
 A = [row("u", "he went home", "he goed home"), row("v", "um"), row("w", "I see")]
-B = [row("u", "goed"), row("v", "no", ""), row("w", "", error="damaged")]
+B = [row("u", "he goed"), row("v", "no", ""), row("w", "", error="damaged")]
 
 
 def test_errors_of_members_selection_and_nbest():
     found = oracle(REFERENCES, pool([A, B]), ["a", "b"])
     # "one two" is one word to the scorer, "um" none; a failed row is empty.
     assert (found.utts, found.words) == (3, 6)
-    assert found.members == {"a": 1 + 0 + 1, "b": 2 + 1 + 3}
+    assert found.members == {"a": 1 + 0 + 1, "b": 1 + 1 + 3}
     assert found.selection == 1 + 0 + 1
     assert found.nbest == 0 + 0 + 1
     assert found.best_member == "a"
+    # "he went home" and "he goed": "goed" may stand where "went" does.
+    assert found.network == 0 + 0 + 1
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(["", "a", "b", "c d"]), min_size=1, max_size=3), max_size=4),
+    st.lists(st.sampled_from("abcd"), max_size=5),
+)
+def test_the_best_way_is_the_best_of_all_ways(slots, truth):
+    network = [[Arc(text=text, share=0.5) for text in slot] for slot in slots]
+    ways = [" ".join(way).split() for way in itertools.product(*slots)]
+    assert path_errors(network, truth) == min(count_errors(truth, way).errors for way in ways)
 
 
 def test_ids_must_be_the_references():
@@ -38,7 +54,7 @@ def test_ids_must_be_the_references():
 
 def test_a_missing_row_counts_as_empty():
     found = oracle(REFERENCES, pool([A, B[:2]]), ["a", "b"])
-    assert found.members["b"] == 2 + 1 + 3
+    assert found.members["b"] == 1 + 1 + 3
 
 
 def test_the_command(tmp_path, capsys):
@@ -55,7 +71,7 @@ def test_the_command(tmp_path, capsys):
     )
     command = ["--ref", str(ref), *map(str, files)]
     assert main(command) == 0
-    assert "best member (a)       33.33 %" in capsys.readouterr().out
+    assert "best member (a)            33.33 %" in capsys.readouterr().out
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nbest"] == 1
     assert main([*command, str(files[0])]) == 1
