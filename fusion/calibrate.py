@@ -14,7 +14,8 @@ probabilities::
      "before":{"ece":0.09,"brier":0.1},"after":{"ece":0.02,"brier":0.08}, ...}
 
 The second writes the same rows with calibrated confidences, ``exp/fuse/test/whisper.jsonl`` and
-so on. "after" is measured on folds of speakers that the curve was not fitted on.
+so on. "after" is measured on folds of speakers that the curve was not fitted on; with ``--model``
+and ``--ref`` both are measured on the given files, and printed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.curves import AS_GIVEN, CURVE_KINDS, Curve, Quality, fit_curve, quality
+from fusion.curves import AS_GIVEN, Curve, Quality, choose_curve, quality
 from fusion.folds import FOLDS, References, fold_of, read_dev
 from fusion.pool import Ballot, member_names, pool
 from fusion.truth import confidences, count_nulls, words_of, words_right
@@ -108,17 +109,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ) -> Iterator[NBest | None]:
         import numpy as np
 
-        hyps = [hyp for row in rows if row is not None for hyp in row.hyps]
-        given = member.calibrate(confidences([word for hyp in hyps for word in words_of(hyp)]))
+        known = [hyp for row in rows if row is not None for hyp in row.hyps]
+        given = member.calibrate(confidences([word for hyp in known for word in words_of(hyp)]))
         probability = iter(np.round(given, _DIGITS).tolist())
         for row in rows:
-            yield (
-                row
-                if row is None
-                else msgspec.structs.replace(
-                    row, hyps=tuple(_with_confidences(hyp, probability) for hyp in row.hyps)
-                )
-            )
+            hyps = [_with_confidences(hyp, probability) for hyp in (row.hyps if row else ())]
+            yield row if row is None else msgspec.structs.replace(row, hyps=tuple(hyps))
 
 
 def _with_confidences(hyp: Hypothesis, probability: Iterator[float]) -> Hypothesis:
@@ -143,7 +139,7 @@ def fit_calibration(
     truths = [normalize_english(references[b.utt_id].text or "").split() for b in ballots]
     fold = fold_of([references[ballot.utt_id] for ballot in ballots], folds)
     heard = [
-        [None if row is None or row.error else row.best for row in ballot.rows]
+        [hyps[0] if (hyps := ballot.hyps_of(m)) else None for m in range(len(members))]
         for ballot in ballots
     ]
     slots, right = count_nulls(heard, truths, len(members))
@@ -174,23 +170,13 @@ def _fit_member(
 ) -> MemberCalibration:
     import numpy as np
 
-    right: list[bool] = []
-    at: list[int] = []  # the fold of each word
-    counted: list[Word] = []
-    for hyp, truth, fold in zip(best, truths, folds, strict=True):
-        if hyp is not None:
-            for word, correct in zip(words_of(hyp), words_right(hyp, truth), strict=True):
-                if correct is not None:
-                    right.append(correct)
-                    at.append(fold)
-                    counted.append(word)
-    x, y, fold_at = confidences(counted), np.array(right, dtype=np.float64), np.array(at)
+    x, y, utterance = _judged(best, truths)
     given = ~np.isnan(x)
-    curve, before, after = _choose_curve(x[given], y[given], fold_at[given])
+    curve, before, after = choose_curve(x[given], y[given], np.array(folds)[utterance[given]])
     return MemberCalibration(
         name=name,
-        words=len(right),
-        accuracy=round((sum(right) + 1) / (len(right) + 2), _DIGITS),
+        words=len(y),
+        accuracy=round(float((y.sum() + 1) / (len(y) + 2)), _DIGITS),
         curve=curve,
         null=null,
         null_slots=null_slots,
@@ -199,28 +185,43 @@ def _fit_member(
     )
 
 
-def _choose_curve(
-    x: Floats, y: Floats, fold: NDArray[np.int64]
-) -> tuple[Curve | None, Quality | None, Quality | None]:
-    """Return the curve that is best on held-out folds, and the quality before and after.
+def _judged(
+    best: Sequence[Hypothesis | None], truths: Sequence[Sequence[str]]
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Return of all words the confidence (NaN: none), whether right (0, 1), and the utterance."""
+    import numpy as np
 
-    Confidences stay as given where no curve is better than that.
+    words: list[Word] = []
+    right: list[bool] = []
+    at: list[int] = []
+    for utterance, (hyp, truth) in enumerate(zip(best, truths, strict=True)):
+        if hyp is not None:
+            for word, correct in zip(words_of(hyp), words_right(hyp, truth), strict=True):
+                if correct is not None:
+                    words.append(word)
+                    right.append(correct)
+                    at.append(utterance)
+    return confidences(words), np.array(right, dtype=np.float64), np.array(at, dtype=np.int64)
+
+
+def measure(
+    calibration: Calibration, ballots: Sequence[Ballot], references: References
+) -> dict[str, tuple[Quality, Quality]]:
+    """Return each member's quality on another set, as given and calibrated.
+
+    Only words with a confidence count; a member that gives none is left out.
     """
     import numpy as np
 
-    if not len(x):
-        return None, None, None
-    before = after = quality(x, y)
-    curve: Curve = AS_GIVEN
-    for kind in CURVE_KINDS:
-        p = np.full(len(x), y.mean())
-        for held in np.unique(fold):
-            others = fold != held
-            if others.any():
-                p[~others] = fit_curve(kind, x[others], y[others])(x[~others])
-        if (held_out := quality(p, y)).brier < after.brier:
-            after, curve = held_out, fit_curve(kind, x, y)
-    return curve, before, after
+    truths = [normalize_english(references[b.utt_id].text or "").split() for b in ballots]
+    measured = {}
+    for m, member in enumerate(calibration.members):
+        x, y, _ = _judged([hyps[0] if (hyps := b.hyps_of(m)) else None for b in ballots], truths)
+        given = ~np.isnan(x)
+        if given.any():
+            calibrated = quality(member.calibrate(x[given]), y[given])
+            measured[member.name] = quality(x[given], y[given]), calibrated
+    return measured
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -260,18 +261,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("hypotheses", type=Path, nargs="+", metavar="H.jsonl")
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--ref", type=Path, metavar="DEV.jsonl", help="learn from dev's manifest")
-    mode.add_argument("--model", type=Path, metavar="C.json", help="apply what was learned")
-    parser.add_argument("--out", type=Path, required=True, help="C.json; with --model, a folder")
+    parser.add_argument("--ref", type=Path, metavar="DEV.jsonl", help="manifest: learn, or measure")
+    parser.add_argument("--model", type=Path, metavar="C.json", help="what was learned before")
+    parser.add_argument("--out", type=Path, help="C.json; with --model, a folder")
     args = parser.parse_args(argv)
+    if (args.model is not None) + (args.ref is not None) + (args.out is not None) != 2:
+        parser.error("give two: --ref and --out learn, --model and --out apply, both first measure")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        if args.model is not None:
+        if args.ref is None:
             for path in calibrate_files(args.hypotheses, read_calibration(args.model), args.out):
                 log.info("wrote %s", path)
             return 0
-        calibration = fit_calibration(*read_dev(args.hypotheses, args.ref))
+        members, ballots, references = read_dev(args.hypotheses, args.ref)
+        if args.model is not None:
+            known = read_calibration(args.model).of(members)
+            for name, (before, after) in measure(known, ballots, references).items():
+                print(f"{name}: {_change(before, after)}")
+            return 0
+        calibration = fit_calibration(members, ballots, references)
         write_calibration(args.out, calibration)
     except (OSError, ValueError) as error:
         print(f"fusion.calibrate: {error}", file=sys.stderr)
@@ -289,11 +297,12 @@ def describe(calibration: Calibration) -> Iterator[str]:
             yield f"{line}, no confidences"
             continue
         kind = "as given" if member.curve == AS_GIVEN else type(member.curve).__name__.lower()
-        yield (
-            f"{line}; ECE {member.before.ece:.3f} -> {member.after.ece:.3f}, "
-            f"Brier {member.before.brier:.3f} -> {member.after.brier:.3f} ({kind}); "
-            f"null {member.null:.2f} of {member.null_slots:,}"
-        )
+        null = f"null {member.null:.2f} of {member.null_slots:,}"
+        yield f"{line}; {_change(member.before, member.after)} ({kind}); {null}"
+
+
+def _change(before: Quality, after: Quality) -> str:
+    return f"ECE {before.ece:.3f} -> {after.ece:.3f}, Brier {before.brier:.3f} -> {after.brier:.3f}"
 
 
 if __name__ == "__main__":

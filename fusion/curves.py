@@ -75,6 +75,30 @@ def fit_curve(kind: CurveKind, x: Floats, y: Floats, weight: Floats | None = Non
     return (_fit_logistic if kind == "logistic" else _fit_isotonic)(x, y, weight)
 
 
+def choose_curve(
+    x: Floats, y: Floats, fold: NDArray[np.int64]
+) -> tuple[Curve | None, Quality | None, Quality | None]:
+    """Return the curve that is best on held-out folds, and the quality before and after.
+
+    All (n,); without any ``x`` there is none. ``x`` stays as given where no curve is better.
+    """
+    import numpy as np
+
+    if not len(x):
+        return None, None, None
+    before = after = quality(x, y)
+    curve: Curve = AS_GIVEN
+    for kind in CURVE_KINDS:
+        p = np.full(len(x), y.mean())
+        for held in np.unique(fold):
+            others = fold != held
+            if others.any():
+                p[~others] = fit_curve(kind, x[others], y[others])(x[~others])
+        if (held_out := quality(p, y)).brier < after.brier:
+            after, curve = held_out, fit_curve(kind, x, y)
+    return curve, before, after
+
+
 def _fit_logistic(x: Floats, y: Floats, weight: Floats) -> Logistic:
     import numpy as np
     from scipy.optimize import minimize

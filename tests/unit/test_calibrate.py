@@ -180,6 +180,11 @@ def test_the_command_learns_and_applies(tmp_path: Path, capsys):
     assert main([*files, "--model", str(model), "--out", str(tmp_path)]) == 1
     assert "must be another folder" in capsys.readouterr().err
     assert main([files[0], "--ref", files[0], "--out", str(model)]) == 1
+    capsys.readouterr()
+    assert main([*files, "--model", str(model), "--ref", str(tmp_path / "dev.jsonl")]) == 0
+    assert "bold: ECE 0." in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*files, "--model", str(model)])
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(ValueError, match="is no calibration"):
         read_calibration(tmp_path / "broken.json")
