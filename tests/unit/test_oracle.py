@@ -18,9 +18,9 @@ def row(utt_id, *texts, error=None):
     return NBest(utt_id=utt_id, system="s", hyps=hyps, error=error)
 
 
-REFERENCES = {"u": "he goed home", "v": "", "w": "I see one two"}
-A = [row("u", "he went home", "he goed home"), row("v", "um"), row("w", "I see")]
-B = [row("u", "he goed"), row("v", "no", ""), row("w", "", error="damaged")]
+REFERENCES = {"u": "he went home", "v": "", "w": "I see one two"}
+A = [row("u", "he want home", "he went home"), row("v", "um"), row("w", "I see")]
+B = [row("u", "he went"), row("v", "no", ""), row("w", "", error="damaged")]
 
 
 def test_errors_of_members_selection_and_nbest():
@@ -31,7 +31,7 @@ def test_errors_of_members_selection_and_nbest():
     assert found.selection == 1 + 0 + 1
     assert found.nbest == 0 + 0 + 1
     assert found.best_member == "a"
-    # "he went home" and "he goed": "goed" may stand where "went" does.
+    # "he want home" and "he went": "went" may stand where "want" does.
     assert found.network == 0 + 0 + 1
 
 
