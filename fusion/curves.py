@@ -7,7 +7,7 @@ Two kinds, both rising and both a few numbers that can be read in a file: Platt'
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -101,22 +101,37 @@ def choose_curve(
 
 def _fit_logistic(x: Floats, y: Floats, weight: Floats) -> Logistic:
     import numpy as np
+
+    ones = np.ones(len(x))
+    slope, intercept = _newton(np.stack([_log_odds(x), ones], axis=1), y, weight, (1.0, 0.0))
+    if slope < 0:  # never falling; the loss is convex, so its least is where the slope is 0
+        slope, (intercept,) = 0.0, _newton(ones[:, None], y, weight, (0.0,))
+    return Logistic(slope=round(slope, _DIGITS), intercept=round(intercept, _DIGITS))
+
+
+def _newton(design: Floats, y: Floats, weight: Floats, prior: tuple[float, ...]) -> list[float]:
+    """Return the parameters of a logistic regression, ``design`` being (n, parameters).
+
+    A weak pull towards ``prior`` keeps the curve finite where everything is right.
+    """
+    import numpy as np
     from scipy.optimize import minimize
 
-    odds = _log_odds(x)
+    def loss(theta: Floats) -> float:
+        z, away = design @ theta, theta - prior
+        return float(weight @ (np.logaddexp(0.0, z) - y * z) + 0.5 * away @ away)
 
-    def loss(theta: Floats) -> tuple[float, Any]:
-        z = theta[0] * odds + theta[1]
-        p = _sigmoid(z)
-        # A weak pull towards p = x keeps the curve finite where everything is right.
-        away = theta - (1.0, 0.0)
-        value = weight @ (np.logaddexp(0.0, z) - y * z) + 0.5 * away @ away
-        slope = weight * (p - y)
-        return float(value), np.array([slope @ odds, slope.sum()]) + away
+    def slope(theta: Floats) -> Floats:
+        return np.asarray(design.T @ (weight * (_sigmoid(design @ theta) - y)) + theta - prior)
 
-    found = minimize(loss, (1.0, 0.0), jac=True, bounds=[(0.0, None), (None, None)])
-    slope, intercept = (round(float(value), _DIGITS) for value in found.x)
-    return Logistic(slope=slope, intercept=intercept)
+    def curvature(theta: Floats) -> Floats:
+        p = _sigmoid(design @ theta)
+        return np.asarray(
+            design.T @ (design * (weight * p * (1 - p))[:, None]) + np.eye(len(prior))
+        )
+
+    found = minimize(loss, prior, jac=slope, hess=curvature, method="trust-exact")
+    return [float(value) for value in found.x]
 
 
 def _fit_isotonic(x: Floats, y: Floats, weight: Floats) -> Isotonic:
