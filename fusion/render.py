@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
@@ -11,8 +11,7 @@ from fusion.tokens import Keys, Space, Unit, scored
 from manifests import Word
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A voter's unit whose keys stand in the winning sequence, from ``first`` on."""
 
     first: int
@@ -21,8 +20,7 @@ class Piece:
     words: tuple[Word, ...] | None = None  # the unit's, where the voter gave times
 
 
-@dataclass(frozen=True, slots=True)
-class Spelled:
+class Spelled(NamedTuple):
     """``words`` write the keys ``first`` to ``first + keys - 1`` of a sequence."""
 
     first: int

@@ -163,12 +163,18 @@ class Sausage:
             own = [slot for slot, word in enumerate(said) if word]
             done = 0
             for unit in voter.units:
-                here = own[done : done + len(unit.keys)]
-                done += len(here)
-                first = place.get(here[0], -1)
-                stands = first >= 0 and slots[first : first + len(here)] == here
-                if stands and all(said[slot] == way[slot] for slot in here):
-                    pieces.append(Piece(first, unit, weight, _words(voter, unit)))
+                slot, width = own[done], len(unit.keys)
+                if width == 1:
+                    stands = said[slot] == way[slot]
+                else:
+                    here = own[done : done + width]
+                    first = place.get(slot, 0)
+                    stands = slots[first : first + width] == here and all(
+                        said[slot] == way[slot] for slot in here
+                    )
+                done += width
+                if stands:
+                    pieces.append(Piece(place[slot], unit, weight, _words(voter, unit)))
         return pieces
 
     def _spelling(self, slot: int, word: int) -> str:
