@@ -1,6 +1,6 @@
 """How long selection takes: 100,000 utterances by three members, from rows in memory.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.select [--utterances 100000] [--hypotheses 1]
+    OMP_NUM_THREADS=1 python -m benchmarks.selection [--utterances 100000] [--hypotheses 1]
 
 prints one line for each method, ``learned  fit 0.5 s on 500, apply 8.1 s``, in processor time.
 """
@@ -56,7 +56,7 @@ def make(utterances: int, hypotheses: int, seed: int) -> tuple[list[Ballot], dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.select", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__)
     parser.add_argument("--utterances", type=int, default=100_000)
     parser.add_argument("--hypotheses", type=int, default=1)
     args = parser.parse_args()
