@@ -41,6 +41,10 @@ class Recipe(Config, frozen=True):
     nemo_size: str = ""
     # Train and decode all systems at once: for models so tiny that one of them leaves cores idle.
     side_by_side: bool = False
+    # Decoding options where the n-gram is in the search; "" = what was best for rescoring dev.
+    whisper_lm: str = ""
+    owsm_lm: str = ""
+    nemo_lm: str = ""
     base_set: str = "adults"
     # The base also hears train's sentences in synthetic voices (`manifests.corpora.read_aloud`).
     read_aloud: bool = False

@@ -263,12 +263,13 @@ decode_with_lm() {
     step "rescore-$system-$set" "$output" python -m lm.rescore "$exp/hyp/$set/$system.jsonl" \
       --lm "$lm" --tune-on "$exp/hyp/dev/$system.jsonl" --ref "$dev" --out "$output"
   done
-  # The search takes the weights that were best for rescoring dev.
-  weights=$(python -c 'import json, sys
+  # Unless the recipe says how, the search takes the weights that were best for rescoring dev.
+  weights=${recipe[${system}_lm]}
+  [ -n "$weights" ] || weights=$(python -c 'import json, sys
 weights = json.load(open(sys.argv[1]))["weights"]
 print("decode.alpha=%s decode.beta=%s" % (*weights["alphas"], weights["beta"]))' \
     "$exp/hyp/dev/${system}_rescored.weights.json")
-  # shellcheck disable=SC2086  # two overrides
+  # shellcheck disable=SC2086  # several overrides
   decode "$system" "${system}_lm" "$exp/$system/tuned/final" "dev test" --lm "$lm" $weights
 }
 
