@@ -39,6 +39,7 @@ class Dev:
     words: Ints  # (N,): of the truths
     speakers: Ints  # (N,): who speaks, from 0; without speakers a session, or each for itself
     position: dict[str, int]  # of each utt_id
+    lms: tuple[str, ...] = ()  # where language models are that may help
 
     def mask(self, ballots: Iterable[Ballot]) -> Mask:
         """Return which of the set's ballots these are, (N,)."""
@@ -64,7 +65,12 @@ class Dev:
         return float(np.sqrt(len(sums) * sums.var(ddof=1)))
 
 
-def development(members: Sequence[str], ballots: Sequence[Ballot], references: References) -> Dev:
+def development(
+    members: Sequence[str],
+    ballots: Sequence[Ballot],
+    references: References,
+    lms: Sequence[str] = (),
+) -> Dev:
     """Return a development set; ValueError unless the ballots' ids are the references'."""
     import numpy as np
 
@@ -79,6 +85,7 @@ def development(members: Sequence[str], ballots: Sequence[Ballot], references: R
         words=np.array([len(truth.split()) for truth in truths], dtype=np.int64),
         speakers=np.array(fold_of(utterances, len(utterances)), dtype=np.int64),
         position={ballot.utt_id: n for n, ballot in enumerate(ballots)},
+        lms=tuple(lms),
     )
 
 

@@ -118,7 +118,7 @@ def _absences(tuned: Tuned, dev: Dev) -> list[tuple[str | None, tuple[int, ...]]
 def _errors(method: str, dev: Dev, test: Dev | None, members: Sequence[int]) -> Ints:
     """Return the errors of each judged ballot, fused by these members alone, (N,)."""
     names = [dev.members[m] for m in members]
-    some = development(names, list(of_members(dev.ballots, members)), dev.references)
+    some = development(names, list(of_members(dev.ballots, members)), dev.references, dev.lms)
     learner = KINDS[method].learner(some)
     if test is None:
         judged, rows = dev, held_out(learner, some.ballots, some.references)
@@ -177,7 +177,8 @@ def contribution_files(
     """Write the table to ``out``, and as JSON beside it; ``dev_hyp`` and ``hyp`` are folders."""
     tuned = read_tuned(tuned_file)
     names = sorted(tuned.ranking)
-    dev = development(*read_dev([dev_hyp / f"{name}.jsonl" for name in names], dev_ref))
+    dev_files = [dev_hyp / f"{name}.jsonl" for name in names]
+    dev = development(*read_dev(dev_files, dev_ref), tuned.lms)
     test = None
     if ref is not None and hyp is not None:
         test = development(*read_dev([hyp / f"{name}.jsonl" for name in names], ref))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from fusion.arc_model import ArcMethod, ArcModel
 from fusion.by_confidence import ConfidenceMethod, ConfidenceModel
 from fusion.by_kind import HeuristicMethod, HeuristicModel
 from fusion.climb import Dev
 from fusion.folds import NO_MANIFEST, Fitted, References
 from fusion.mbr import Settings as MbrSettings
+from fusion.mbr_lm import MbrLm, MbrLmSearch
 from fusion.mbr_search import MbrSearch
 from fusion.nist_search import Nist, NistSearch
 from fusion.pool import Ballot
@@ -21,6 +24,7 @@ from fusion.selector import LearnedMethod, LearnedModel
 from fusion.subset import Subset
 from fusion.truth import best_member, outcome
 from fusion.tuned_rover import Rover
+from lm.ngram import UNIGRAMS
 from manifests import NBest
 
 
@@ -79,10 +83,17 @@ class Kind:
     rank: int  # of two that are equally good, the one of lower rank is chosen
     learner: Callable[[Dev], SubsetMethod]
     model: Any  # the type of what it learns, a msgspec struct
+    needs_lm: bool = False
+    least: int = 0  # utterances of dev for which it is worth a try, unless it is asked for
 
 
 def _everybody(method: Callable[[tuple[str, ...]], _OfAll]) -> Callable[[Dev], SubsetMethod]:
     return lambda dev: Everybody(method(dev.members), len(dev.members))
+
+
+def _arcs(dev: Dev) -> SubsetMethod:
+    ngram = next((place for place in dev.lms if (Path(place) / UNIGRAMS).is_file()), None)
+    return Everybody(ArcMethod(lm=ngram), len(dev.members))
 
 
 MEMBER = "member"
@@ -95,6 +106,8 @@ KINDS = {
         Kind("confidence", 2, _everybody(ConfidenceMethod), ConfidenceModel),
         Kind("mbr", 2, MbrSearch, MbrSettings),
         Kind("rover", 2, RoverSearch, Rover),
+        Kind("mbr+lm", 3, MbrLmSearch, MbrLm, needs_lm=True),
         Kind("learned", 3, _everybody(LearnedMethod), LearnedModel),
+        Kind("arcs", 4, _arcs, ArcModel, least=500),
     )
 }

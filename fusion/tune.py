@@ -69,23 +69,23 @@ class Trial:
 
 
 def tune(
-    dev: Dev, methods: Sequence[str] = tuple(KINDS), *, jobs: int = 1
+    dev: Dev, methods: Sequence[str] | None = None, *, jobs: int = 1
 ) -> tuple[Tuned, Report, list[NBest]]:
     """Return how to combine the members, how that was decided, and dev's held-out rows.
 
-    ``jobs`` processes try the methods. ValueError for a method that there is not, or with fewer
-    than two utterances.
+    ``methods`` None are all that may do something with a set of this size; ``jobs`` processes
+    try them. ValueError for a method that there is not, or with fewer than two utterances.
     """
     import numpy as np
 
-    unknown = sorted(set(methods) - KINDS.keys())
-    if unknown:
-        raise ValueError(f"method is {unknown[0]!r}, must be one of: {', '.join(KINDS)}")
-    wanted = [name for name in KINDS if name in methods or name == MEMBER]
+    wanted = _wanted(dev, methods)
     trials = []
-    for trial in in_order(partial(_try, dev=dev), wanted, jobs):
-        log.info("%s: %.1f s", trial.method, trial.seconds)
-        trials.append(trial)
+    for name, trial in zip(wanted, in_order(partial(_try, dev=dev), wanted, jobs), strict=True):
+        if isinstance(trial, str):
+            log.warning("%s is left out: %s", name, trial)
+        else:
+            log.info("%s: %.1f s", name, trial.seconds)
+            trials.append(trial)
     everybody = np.ones(len(dev.ballots), dtype=np.bool_)
     chosen = choose(trials, dev, everybody)
     rows, errors = _procedure(trials, dev)
@@ -105,16 +105,36 @@ def tune(
         method=chosen.method,
         members=tuple(dev.members[m] for m in chosen.fitted.members),
         settings=plain(chosen.fitted.fitted),
+        lms=dev.lms,
         ranking=tuple(sorted(best.members, key=lambda name: (best.members[name], name))),
     )
     return tuned, report, rows
 
 
-def _try(name: str, dev: Dev) -> Trial:
+def _wanted(dev: Dev, methods: Sequence[str] | None) -> list[str]:
+    unknown = sorted(set(methods or ()) - KINDS.keys())
+    if unknown:
+        raise ValueError(f"method is {unknown[0]!r}, must be one of: {', '.join(KINDS)}")
+    if methods is None:
+        methods = [kind.name for kind in KINDS.values() if kind.least <= len(dev.ballots)]
+    return [
+        kind.name
+        for kind in KINDS.values()
+        if kind.name == MEMBER or (kind.name in methods and (dev.lms or not kind.needs_lm))
+    ]
+
+
+def _try(name: str, dev: Dev) -> Trial | str:
+    """Return how a method does, or why it can learn nothing here."""
     started = time.perf_counter()
     learner = KINDS[name].learner(dev)
-    rows = held_out(learner, dev.ballots, dev.references)
-    fitted = learner.fit(dev.ballots, dev.references)
+    try:
+        rows = held_out(learner, dev.ballots, dev.references)
+        fitted = learner.fit(dev.ballots, dev.references)
+    except ValueError as error:
+        if name == MEMBER:  # it is dev that is no good
+            raise
+        return str(error)
     again = list(fitted.apply(dev.ballots, dev.references))
     seconds = time.perf_counter() - started
     errors = _errors(rows, dev)
@@ -187,15 +207,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="TUNED.yaml")
     parser.add_argument("--held-out", type=Path, metavar="F.jsonl", help="dev's rows, fused")
     parser.add_argument(
-        "--methods", nargs="+", default=list(KINDS), metavar="M", help=f"default: {' '.join(KINDS)}"
+        "--methods",
+        nargs="+",
+        metavar="M",
+        help=f"of {' '.join(KINDS)}; default: all that can learn",
     )
+    parser.add_argument("--lm", nargs="*", default=(), metavar="LM", help="that may help")
     parser.add_argument("--nj", type=int, default=0, metavar="N", help="processes; default: enough")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
         # By name, so that the order of the files does not matter.
         paths = sorted(args.hypotheses, key=lambda path: path.stem)
-        dev = development(*read_dev(paths, args.ref))
+        dev = development(*read_dev(paths, args.ref), args.lm)
         jobs = args.nj or (processors() if len(dev.ballots) >= _MANY else 1)
         tuned, report, rows = tune(dev, args.methods, jobs=jobs)
         if args.held_out is not None:

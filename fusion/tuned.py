@@ -21,6 +21,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     members: tuple[str, ...]  # that are asked, in the order of the settings
     ranking: tuple[str, ...]  # all members, best on dev first: who stands in where nobody voted
     settings: dict[str, Any]  # what the method learned
+    lms: tuple[str, ...] = ()  # where the language models are that it could choose from
 
     def model(self) -> Fitted:
         """Return what can be applied to ballots of ``members``; ValueError when it is none."""

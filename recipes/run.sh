@@ -306,7 +306,9 @@ if in_stage 6 "fuse"; then
   fi
   outdated "$fusion/tuned.yaml" "${members[@]}"
   [ -e "$exp/hyp/dev/fused.jsonl" ] || rm -f "$fusion/tuned.yaml"
-  step tune "$fusion/tuned.yaml" python -m fusion.tune "${members[@]}" --ref "$dev" \
+  lms=()
+  [ ! -e "$lm/lm.json" ] || lms=(--lm "$lm")
+  step tune "$fusion/tuned.yaml" python -m fusion.tune "${members[@]}" --ref "$dev" "${lms[@]}" \
     --out "$fusion/tuned.yaml" --held-out "$exp/hyp/dev/fused.jsonl"
   outdated "$exp/hyp/test/fused.jsonl" "$fusion/tuned.yaml" "${heard[@]}"
   step fuse "$exp/hyp/test/fused.jsonl" python -m fusion.apply "$fusion/tuned.yaml" \

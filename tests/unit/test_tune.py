@@ -88,6 +88,47 @@ def test_what_does_not_help_is_not_asked():
     assert tuned.ranking == ("good", "bad")
 
 
+def test_a_language_model_is_asked_where_it_helps(tmp_path):
+    # It knows that one of two words that sound alike is never said.
+    unigrams = "".join(f"-1.3\t{word}\t0\n" for word in WORDS)
+    lm = tmp_path / "lm.arpa"
+    lm.write_text(
+        f"\\data\\\nngram 1={len(WORDS) + 4}\nngram 2=1\n\n"
+        f"\\1-grams:\n-9\t<unk>\n-9\t<s>\t0\n-1\t</s>\n{unigrams}-6\tkat\t0\n\n"
+        "\\2-grams:\n-1.3\t<s> the\n\n\\end\\\n"
+    )
+    references = corpus()
+
+    def unsure(utt_id):
+        text = references[utt_id].text
+        texts = dict.fromkeys([text.replace("cat", "kat"), text])
+        order = sorted(texts, reverse=int(utt_id[1:]) % 3 == 0)  # neither order nor score tells
+        hyps = tuple(Hypothesis(text=one, score=-1.0) for one in order)
+        return NBest(utt_id=utt_id, system="s", hyps=hyps)
+
+    ballots = [Ballot(utt_id, (unsure(utt_id),)) for utt_id in references]
+    dev = development(("a",), ballots, references, [str(lm)])
+    tuned, report, _ = tune(dev, ["mbr", "mbr+lm"])
+    assert tuned.method == "mbr+lm"
+    assert report.wer == 0
+    assert tuned.lms == (str(lm),)
+    assert tuned.settings["weights"]["alphas"][0] > 0
+    write_tuned(tmp_path / "tuned.yaml", tuned)
+    rows = read_tuned(tmp_path / "tuned.yaml").model().apply(ballots)
+    assert [row.best.text for row in rows] == [row.text for row in references.values()]
+    # Nobody named a language model: the method is not tried.
+    _, report, _ = tune(development(("a",), ballots, references), ["mbr", "mbr+lm"])
+    assert [figures.method for figures in report.methods] == ["member", "mbr"]
+
+
+def test_a_method_that_can_learn_nothing_is_left_out(caplog):
+    right = listener(REFERENCES, 0.0, 1)
+    ballots = [Ballot(row.utt_id, (row,)) for row in right]
+    _, report, _ = tune(development(("a",), ballots, REFERENCES), ["arcs"])
+    assert [figures.method for figures in report.methods] == ["member"]
+    assert "arcs is left out: the members never disagree" in caplog.text
+
+
 def test_a_copy_of_a_member_adds_nothing():
     members = {"a": MEMBERS["m0"], "b": MEMBERS["m0"]}
     tuned, _, _ = tune(dev_of(REFERENCES, members), ["mbr"])
