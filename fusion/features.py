@@ -2,7 +2,8 @@
 
 A candidate is one text of a ballot (`fusion.candidates`). Features come in two groups: those that
 treat all members alike (agreement, lengths, the n-gram, the most and the mean that any member
-says), and those of each member by name, which let a ranking learn whom to trust.
+says), and those of each member by name, which let a ranking learn whom to trust. What is the same
+for all candidates of a ballot tells nothing of them and is no feature.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ _STRICTNESS = 10.0
 _FLOOR = -10.0  # ln of what counts as impossible
 SHARED = (
     "words",  # of the candidate
-    "longer",  # words more than the members' best hypotheses have, in the middle
     "empty",  # 1 for silence
     "agree",  # share of the members whose best this is
     "listed",  # share of the members whose list has it
@@ -80,7 +80,6 @@ def features(candidates: Candidates, calibration: Calibration) -> Features:
     said = by_member[..., :-1]
     own = [
         words,
-        words - _middle_length(candidates)[:, None],
         candidates.length == 0,
         (by_member[..., 0] == 1).sum(axis=2) / voters,
         has.sum(axis=2) / voters,
@@ -169,17 +168,6 @@ def _word_confidences(candidates: Candidates, calibration: Calibration) -> Float
         ln = np.add.reduceat(np.log(np.maximum(p, np.exp(_FLOOR))), begins)
         found[b, m, h, 2] = np.maximum(ln, _FLOOR)
     return found
-
-
-def _middle_length(candidates: Candidates) -> Floats:
-    """Return the median number of words of the members' best hypotheses, (B,)."""
-    import numpy as np
-
-    best = candidates.place[:, :, 0]
-    lengths = np.take_along_axis(candidates.length, np.maximum(best, 0), axis=1).astype(float)
-    lengths[best == NO_HYPOTHESIS] = np.nan
-    lengths[np.isnan(lengths).all(axis=1)] = 0.0
-    return np.asarray(np.nanmedian(lengths, axis=1))
 
 
 def _list_risk(candidates: Candidates, voted: NDArray[np.bool_]) -> Floats:

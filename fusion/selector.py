@@ -61,6 +61,8 @@ class LearnedModel(
         import numpy as np
 
         names = feature_names(self.members)
+        if unknown := sorted(set(self.weights) - set(names)):
+            raise ValueError(f"weights: {', '.join(unknown)}: no such feature in this version")
         weights = np.array([self.weights.get(name, 0.0) for name in names])
         for candidates in batches(ballots, self.depth):
             found = features(candidates, self.calibration)

@@ -174,6 +174,9 @@ def test_a_model_survives_its_file_and_ballots_without_votes():
     model = LearnedMethod(("cat", "cow")).fit(ballots, references)
     again = msgspec.json.decode(msgspec.json.encode(model), type=LearnedModel)
     assert list(again.apply(ballots)) == list(model.apply(ballots))
+    stranger = msgspec.structs.replace(model, weights={"shoe size": 1.0})
+    with pytest.raises(ValueError, match="shoe size: no such feature"):
+        list(stranger.apply(ballots))
     failed = listed("x", "")
     failed = msgspec.structs.replace(failed, error="damaged")
     empty, silent = model.apply([Ballot("x", (failed, None)), Ballot("y", (listed("y", ""), None))])
