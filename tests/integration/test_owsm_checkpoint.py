@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from recipes.tiny_owsm import build
 from systems.owsm.checkpoint import load_owsm
 from systems.owsm.layout import find_layout
 
@@ -151,6 +152,8 @@ from systems.owsm.toolkit import task_class
 task_class("aed"), task_class("ctc")
 import sys
 assert "g2p_en" not in sys.modules and "flash_attn" not in sys.modules
+import typeguard
+assert typeguard.typechecked.__module__.startswith("typeguard")
 """
     root = str(Path(__file__).parents[2])
     found = subprocess.run(
@@ -162,3 +165,12 @@ assert "g2p_en" not in sys.modules and "flash_attn" not in sys.modules
         check=False,
     )
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_espnet_does_not_read_our_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tiny_owsm", "--dec", "1", "--out", "elsewhere"])
+    folder = build(["a b"] * 9, tmp_path / "model", window=1, width=16, blocks=1, pieces=5)
+    assert find_layout(folder).config["output_dir"] is None
+    assert sys.argv[1] == "--dec"
