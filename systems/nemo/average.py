@@ -11,14 +11,11 @@ from systems.averaging import Mean
 from systems.nemo.checkpoint import (
     ADAPTER,
     MODEL,
-    RECORD,
-    Record,
     adapter_weights,
     home_of,
     load_model,
-    read_record,
-    write_record,
 )
+from systems.record import RECORD, Record, read_record, write_record
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +54,7 @@ def average(checkpoints: Sequence[str | Path], folder: Path, base: str | None = 
         import torch
 
         torch.save({name: weight.clone() for name, weight in adapter.items()}, folder / ADAPTER)
-    write_record(folder, _base(homes[0], records[0]), records[0].config, folder)
+    write_record(folder, "nemo", _base(homes[0], records[0]), records[0].config, folder)
 
 
 def _pieces(model: Any) -> list[str]:

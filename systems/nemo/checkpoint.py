@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tarfile
 from pathlib import Path
@@ -10,27 +9,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manifests.jsonl import write_atomic
-from systems.config import Config
 from systems.experiment import FINAL
 from systems.nemo.quiet import import_nemo
+from systems.record import RECORD, Record, base_now, read_record
 
-RECORD = "system.json"
 MODEL = "model.nemo"
 ADAPTER = "adapter.pt"
 ADAPTER_NAME = "kids"  # "children" is a method of every torch module
 
 _HUB_ID = re.compile(r"(?:([\w.-]+)/)?([\w.-]+)")
 _DEFAULT_OWNER = "nvidia"
-
-
-class Record(Config, frozen=True, kw_only=True):
-    """``system.json`` in a trained folder."""
-
-    system: str = "nemo"
-    base: str  # what was fine-tuned: a hub id, a name or an absolute path
-    base_relative: str | None = None  # the same path seen from here: both may move together
-    config: dict[str, Any]  # the whole `NemoConfig`
 
 
 class ModelClasses(NamedTuple):
@@ -116,18 +104,18 @@ def load_model(checkpoint: str | Path, *, adapters: bool = False, base: str | No
     if path.suffix == ".ckpt" and path.is_file():
         return _of_training(path, base)
     if path.is_dir() and not (path / MODEL).exists() and (path / ADAPTER).exists():
-        return load_adapter(base or _base_of(path), path / ADAPTER, _record(path))
+        return load_adapter(base, path / ADAPTER, _record(path))
     return _restore(nemo_file(checkpoint), adapters)
 
 
-def load_adapter(base: str | Path, adapter: Path, record: Record) -> Any:
+def load_adapter(base: str | Path | None, adapter: Path, record: Record) -> Any:
     """Return the base with a trained adapter in it; ValueError when the two do not fit."""
     import torch
 
     from systems.nemo.config import NemoConfig
 
     config = msgspec.convert(record.config, NemoConfig)
-    model = load_model(base, adapters=True)
+    model = load_model(base or base_now(adapter.parent, record), adapters=True)
     add_adapter(model, config.train.adapter)
     # NeMo's own load_adapters fails on torch's weights_only: its file holds a config.
     weights = torch.load(adapter, map_location="cpu", weights_only=True)
@@ -226,45 +214,8 @@ def _adapter_class(target: str, file: Path) -> str:
     return str(found.adapter_class_path)
 
 
-def read_record(folder: Path) -> Record | None:
-    """Return how ``folder`` was trained; None when it is not one of ours."""
-    path = folder / RECORD
-    if not path.exists():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def write_record(folder: Path, base: str, config: dict[str, Any], final: Path) -> None:
-    """Write ``system.json`` into ``folder``, which is going to be renamed to ``final``."""
-    place = Path(base).expanduser()
-    relative = None
-    if place.exists():
-        base = str(place.resolve())
-        relative = os.path.relpath(base, final.resolve())
-    record = Record(base=base, base_relative=relative, config=config)
-    encoded = msgspec.json.format(msgspec.json.encode(record), indent=1)
-    write_atomic(folder / RECORD, encoded.decode() + "\n")
-
-
 def _record(folder: Path) -> Record:
     record = read_record(folder)
     if record is None:
         raise ValueError(f"{folder}: holds {ADAPTER} without {RECORD}, must hold both")
     return record
-
-
-def _base_of(folder: Path) -> str | Path:
-    """Return where the base of the adapter in ``folder`` is now."""
-    record = _record(folder)
-    moved_along = folder.resolve() / record.base_relative if record.base_relative else None
-    if moved_along is None or Path(record.base).exists():
-        return record.base
-    if moved_along.exists():
-        return moved_along
-    raise ValueError(
-        f"{folder}: its base is neither at {record.base} nor at {moved_along.resolve()}, "
-        "must be put there or named (base=FILE)"
-    )

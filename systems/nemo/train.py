@@ -30,7 +30,6 @@ from systems.nemo.checkpoint import (
     add_adapter,
     has_transducer,
     load_model,
-    write_record,
 )
 from systems.nemo.config import NemoConfig, TrainConfig
 from systems.nemo.data import DurationBatches, Examples, collate
@@ -39,6 +38,7 @@ from systems.nemo.quiet import import_nemo
 from systems.nemo.tdt_loss import right_loss
 from systems.nemo.tokenizer import train_tokenizer
 from systems.nemo.transducer import TransducerDecoder
+from systems.record import write_record
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def save(model: Any, config: NemoConfig, folder: Path, final: Path) -> None:
     if weights:
         # Plain tensors: NeMo's save_adapters writes a file that it cannot load.
         torch.save({name: weight.clone() for name, weight in weights.items()}, folder / ADAPTER)
-    write_record(folder, config.pretrained, msgspec.to_builtins(config), final)
+    write_record(folder, "nemo", config.pretrained, config, final)
 
 
 def _check(config: NemoConfig) -> None:

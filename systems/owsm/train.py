@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from transformers import EvalPrediction, set_seed
 
@@ -34,6 +33,7 @@ from systems.owsm.ctc import best_path
 from systems.owsm.data import Collator, Examples, words_of_labels
 from systems.owsm.layout import write_layout
 from systems.owsm.text_mask import text_mask
+from systems.record import write_record
 from systems.sampler import EpochSampler
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def train(config: OwsmConfig, train: Path, dev: Path, exp: Path) -> Path:
         metrics = training_metrics(trainer, train_set, dev_set, parameters)
         metrics |= {"device": device, "precision": precision, "averaged_wer": averaged}
         write_atomic(exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-        publish(final, lambda folder: save(trained, owsm, config, folder))
+        publish(final, lambda folder: save(trained, owsm, config, folder, final))
     trainer.accelerator.wait_for_everyone()
     return final
 
@@ -212,7 +212,7 @@ class DevWer:
         return {"wer": count_word_errors(references, heard).rate}
 
 
-def save(trained: Trained, owsm: Owsm, config: OwsmConfig, folder: Path) -> None:
+def save(trained: Trained, owsm: Owsm, config: OwsmConfig, folder: Path, final: Path) -> None:
     """Write the whole model in ESPnet's layout and, where there is one, the adapter alone."""
     model = trained.model
     if config.train.adapt != "full":
@@ -227,8 +227,7 @@ def save(trained: Trained, owsm: Owsm, config: OwsmConfig, folder: Path) -> None
     conf = {**owsm.layout.config["preprocessor_conf"], "speech_length": owsm.window}
     arguments = {**owsm.layout.config, "preprocessor_conf": conf}
     write_layout(folder, arguments, weights, owsm.layout.root)
-    record = {"system": "owsm", "base": config.pretrained, "config": msgspec.to_builtins(config)}
-    write_atomic(folder / "system.json", json.dumps(record, indent=1) + "\n")
+    write_record(folder, "owsm", config.pretrained, config, final)
 
 
 def _examples(config: OwsmConfig, owsm: Owsm, train: Path, dev: Path) -> tuple[Examples, Examples]:

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 from manifests.hub import model_folder
 from manifests.jsonl import write_atomic
 from systems.averaging import Mean
-from systems.whisper.checkpoint import (
-    Record,
-    base_of,
-    home_of,
-    load_model,
-    read_record,
-    save_processor,
-    write_record,
-)
+from systems.record import Record, read_record, write_record
+from systems.whisper.checkpoint import base_of, home_of, load_model, save_processor
 from systems.whisper.window import window_of
 
 if TYPE_CHECKING:
@@ -71,7 +64,7 @@ def _average_models(folders: Sequence[Path], out: Path) -> None:
     home = home_of(folders[0])
     record = read_record(home)
     if record is not None:
-        write_record(out, str(base_of(home, record)), window, record.config, out)
+        write_record(out, "whisper", str(base_of(home, record)), record.config, out, window)
 
 
 def _average_adapters(folders: Sequence[Path], out: Path, base: str | Path | None) -> None:
@@ -105,7 +98,7 @@ def _average_adapters(folders: Sequence[Path], out: Path, base: str | Path | Non
     write_atomic(out / _CONFIG, json.dumps(configs[0][0] | changed, indent=2) + "\n")
     record = records[0]
     if record is not None:
-        write_record(out, bases[0], record.window, record.config, out)
+        write_record(out, "whisper", bases[0], record.config, out, record.window)
 
 
 def mean_adapter(

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import msgspec
+from typing import TYPE_CHECKING, Literal
 
 from manifests.device import Device, Precision
 from manifests.hub import model_folder
 from manifests.jsonl import write_atomic
 from manifests.rows import Seconds
-from systems.config import Config
 from systems.experiment import FINAL
+from systems.record import Record, base_now, read_record
 from systems.whisper.generation import generation_config
 from systems.whisper.window import shorten
 
@@ -28,42 +25,6 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 Attention = Literal["sdpa", "eager"]
-RECORD = "system.json"
-
-
-class Record(Config, frozen=True, kw_only=True):
-    """``system.json`` in a trained folder: what it needs beside its own weights."""
-
-    system: str = "whisper"
-    base: str  # what was fine-tuned: a hub id or an absolute folder
-    base_relative: str | None = None  # the same folder seen from here: both may move together
-    window: Seconds  # encoder window of the training
-    config: dict[str, Any]  # the whole `WhisperConfig`
-
-
-def read_record(folder: Path) -> Record | None:
-    """Return how ``folder`` was trained; None when it is not one of ours."""
-    path = folder / RECORD
-    if not path.exists():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def write_record(
-    folder: Path, base: str, window: Seconds, config: dict[str, Any], final: Path
-) -> None:
-    """Write ``system.json`` into ``folder``, which is going to be renamed to ``final``."""
-    base_folder = Path(base).expanduser()
-    relative = None
-    if base_folder.is_dir():
-        base = str(base_folder.resolve())
-        relative = os.path.relpath(base, final.resolve())
-    record = Record(base=base, base_relative=relative, window=window, config=config)
-    encoded = msgspec.json.format(msgspec.json.encode(record), indent=1)
-    write_atomic(folder / RECORD, encoded.decode() + "\n")
 
 
 def load_model(
@@ -141,18 +102,10 @@ def _merged(
 
 def base_of(folder: Path, record: Record | None) -> str | Path:
     """Return where the base of the adapter in ``folder`` is now."""
-    if record is None:
-        named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        return str(named["base_model_name_or_path"])
-    moved_along = folder.resolve() / record.base_relative if record.base_relative else None
-    if moved_along is None or Path(record.base).is_dir():
-        return record.base
-    if moved_along.is_dir():
-        return moved_along
-    raise ValueError(
-        f"{folder}: its base is neither at {record.base} nor at {moved_along.resolve()}, "
-        "must be put there or named (base=FOLDER)"
-    )
+    if record is not None:
+        return base_now(folder, record)
+    named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return str(named["base_model_name_or_path"])
 
 
 def _check_is_whisper(folder: Path) -> None:

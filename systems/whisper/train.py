@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,8 +33,9 @@ from systems.hf_trainer import (
     training_arguments,
     training_metrics,
 )
+from systems.record import write_record
 from systems.sampler import EpochSampler
-from systems.whisper.checkpoint import load_model, quiet_peft, save_processor, write_record
+from systems.whisper.checkpoint import load_model, quiet_peft, save_processor
 from systems.whisper.config import WhisperConfig, WhisperTrainConfig
 from systems.whisper.ctc_head import add_head, remove_head
 from systems.whisper.data import Collator, Examples, Tokens
@@ -194,7 +194,7 @@ def save(
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     model.generation_config.save_pretrained(folder)
     save_processor(processor, folder)
-    write_record(folder, config.pretrained, window_of(model), msgspec.to_builtins(config), final)
+    write_record(folder, "whisper", config.pretrained, config, final, window_of(model))
 
 
 def _examples(

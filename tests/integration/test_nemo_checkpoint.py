@@ -18,10 +18,10 @@ from systems.nemo.checkpoint import (
     add_adapter,
     load_model,
     load_strictly,
-    write_record,
 )
 from systems.nemo.config import AdapterConfig
 from systems.nemo.tdt_loss import TdtLoss, right_loss
+from systems.record import write_record
 
 WORDS = ["a I goed home", "tooths two mouses saw"] * 4
 SIZES = {"d_model": 32, "layers": 1, "vocabulary": 32}
@@ -135,7 +135,7 @@ def test_a_new_adapter_changes_nothing_and_a_saved_one_comes_back(tiny_nemo, tmp
     wanted = output(model)
     torch.save(adapter_weights(model), tmp_path / ADAPTER)
     config = {"train": {"adapter": {"dim": 4}}}
-    write_record(tmp_path, str(tiny_nemo), config, tmp_path)
+    write_record(tmp_path, "nemo", str(tiny_nemo), config, tmp_path)
     assert torch.equal(output(load_model(tmp_path)), wanted)
     model.save_to(str(tmp_path / MODEL))
     assert torch.equal(output(load_model(tmp_path)), wanted)

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from manifests.device import pick_device, pick_precision
 from manifests.rows import Utterance
 from systems.hf_trainer import last_checkpoint
+from systems.record import write_record
 from systems.sampler import EpochSampler
-from systems.whisper.checkpoint import load_model, quiet_peft, write_record
+from systems.whisper.checkpoint import load_model, quiet_peft
 from systems.whisper.data import Tokens
 from systems.whisper.generation import no_speech_token, prompt_tokens
 from systems.whisper.window import longest_window, shorten, window_of
@@ -84,7 +85,7 @@ def adapter(base: Path, final: Path) -> Path:
         get_peft_model(model, config).save_pretrained(final)
     processor.save_pretrained(final)
     model.generation_config.save_pretrained(final)
-    write_record(final, str(base), window_of(model), {}, final)
+    write_record(final, "whisper", str(base), {}, final, window_of(model))
     return final
 
 

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 from manifests.jsonl import read_rows, write_rows
 from manifests.rows import Utterance
+from systems.record import read_record
 from systems.train import main
-from systems.whisper.checkpoint import load_model, read_record
+from systems.whisper.checkpoint import load_model
 from systems.whisper.merge import main as merge
 
 SETTINGS = [
