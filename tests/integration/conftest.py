@@ -172,8 +172,8 @@ def trained_owsm(
 def trained_owsm_ctc(
     tmp_path_factory: pytest.TempPathFactory, tiny_owsm_ctc: Path, tone_corpus: Corpus
 ) -> Path:
-    """The tiny OWSM-CTC after some training: it says something, though not what was said."""
-    return _trained_owsm(tiny_owsm_ctc, tone_corpus, tmp_path_factory.mktemp("owsm-ctc-exp"), 60)
+    """The tiny OWSM-CTC after learning the tones: a ``final`` folder, fully fine-tuned."""
+    return _trained_owsm(tiny_owsm_ctc, tone_corpus, tmp_path_factory.mktemp("owsm-ctc-exp"), 160)
 
 
 def _trained_owsm(untrained: Path, corpus: Corpus, exp: Path, steps: int) -> Path:

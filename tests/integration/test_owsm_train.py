@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from systems.hf_trainer import AsrTrainer
 from systems.owsm.checkpoint import load_owsm
 from systems.owsm.config import OwsmConfig
 from systems.owsm.data import Collator, Examples
-from systems.owsm.train import ADAPTER, shifted, train
+from systems.owsm.train import ADAPTER, Trained, adapt, shifted, train
 
 BASICS = (
     "device=cpu",
@@ -164,6 +166,76 @@ def test_an_adapter_trains_only_itself(
         sum(weight.numel() for name, weight in saved.items() if "lora" in name)
         == (metrics["trainable_parameters"])
     )
+
+
+@pytest.mark.parametrize("adapt_to", ["full", "decoder", "encoder+decoder"])
+def test_checkpointed_gradients_are_the_same(
+    tiny_owsm: Path, tone_corpus: Any, adapt_to: str
+) -> None:
+    """What is trained is computed twice, and has the gradients that it has without."""
+    gradients, forwards = [], []
+    for checkpointed in (False, True):
+        torch.manual_seed(1)
+        owsm = load_owsm(tiny_owsm)
+        examples = Examples(tone_corpus.dev, owsm, training=True)
+        batch = Collator(owsm)([examples[index] for index in range(4)])
+        wanted = ("train.lora.dropout=0", f"train.adapt={adapt_to}", "train.spec_augment=false")
+        trained = Trained(adapt(owsm, config(tiny_owsm, *wanted).train)).train()
+        if checkpointed:
+            trained.gradient_checkpointing_enable()
+        calls: list[int] = []
+        blocks = [*owsm.model.encoder.encoders, *owsm.model.decoder.decoders]
+        for index, block in enumerate(blocks):
+            block.register_forward_pre_hook(lambda *_, own=index, seen=calls: seen.append(own))
+        trained(**batch)["loss"].backward()
+        forwards.append(len(calls) / len(blocks))
+        gradients.append(
+            {name: one.grad for name, one in trained.named_parameters() if one.grad is not None}
+        )
+    frozen = len(owsm.model.encoder.encoders) if adapt_to == "decoder" else 0
+    assert forwards == [1, 2 - frozen / len(blocks)]
+    assert gradients[0].keys() == gradients[1].keys() != set()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_bf16_with_checkpoints_learns_as_fp32_does(
+    tiny_owsm: Path, tone_corpus: Any, tmp_path: Path
+) -> None:
+    losses, ends = {}, {}
+    for precision in ("fp32", "bf16"):
+        wanted = ("train.adapt=full", "train.spec_augment=false", "train.shift_seconds=0")
+        wanted += (f"train.precision={precision}", "train.gradient_checkpointing=true")
+        settings = config(tiny_owsm, *wanted)
+        final = train(settings, tone_corpus.train, tone_corpus.dev, tmp_path / precision)
+        metrics = json.loads((tmp_path / precision / "metrics.json").read_text())
+        assert metrics["precision"] == precision
+        losses[precision] = [entry["loss"] for entry in metrics["evaluations"]]
+        ends[precision] = weights(final)
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    assert losses["bf16"][-1] < losses["bf16"][0]
+    # The weights themselves are float32, and were moved the same way.
+    name = "ctc.ctc_lo.weight"
+    start = weights(tiny_owsm)[name].flatten()
+    moved = [(ends[precision][name].flatten() - start) for precision in ("fp32", "bf16")]
+    assert ends["bf16"][name].dtype == torch.float32
+    assert float(torch.cosine_similarity(moved[0], moved[1], dim=0)) > 0.9
+
+
+def test_two_processes_train_one_model(tiny_owsm: Path, tone_corpus: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", "-m", "systems.train", "owsm"]
+    command += ["--train", str(tone_corpus.train), "--dev", str(tone_corpus.dev)]
+    command += ["--exp", str(tmp_path / "exp"), *BASICS, f"pretrained={tiny_owsm}"]
+    run = subprocess.run(
+        [*command, "train.max_steps=2", "train.eval_steps=2"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    metrics = json.loads((tmp_path / "exp" / "metrics.json").read_text())
+    assert (metrics["processes"], metrics["steps"]) == (2, 2)
+    before, after = weights(tiny_owsm), weights(tmp_path / "exp" / "final")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_killed_training_resumes_to_the_same_weights(
