@@ -6,14 +6,13 @@
 reads one hypothesis file for each member and a manifest with texts, and writes one small file
 that `fusion.apply` reads, with the report beside it (``tuned.md``, ``tuned.json``)::
 
-    {method: mbr, members: [nemo, whisper], settings: {settings: {weights: [1.0, 0.5], ...}}, ...}
+    {method: mbr, members: [nemo, whisper], settings: {weights: [1.0, 0.5], ...}, ...}
 
 Every method is fitted on four fifths of the speakers and judged on the others, five times. Of
-those that are within one standard error of the best, over speakers, the simplest is chosen
-(Breiman et al., Classification and Regression Trees, 1984), then fitted on all of dev. A single
-member is among the choices, so what does not help is not used. ``--held-out`` takes the rows
-that dev would have got from this procedure, every speaker's from fitting and choosing without
-him: the figures that may be compared with test's.
+those that are within half a standard error of the best, over speakers, the simplest is chosen,
+then fitted on all of dev. A single member is among the choices, so what does not help is not
+used. ``--held-out`` takes the rows that dev would have got from this procedure, every speaker's
+from fitting and choosing without him: the figures that may be compared with test's.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.climb import Dev, development
+from fusion.climb import STEP, Dev, development
 from fusion.folds import FOLDS, fold_of, held_out, read_dev
 from fusion.methods import KINDS, MEMBER
 from fusion.oracle import oracle
@@ -147,7 +146,7 @@ def _errors(rows: Sequence[NBest], dev: Dev) -> Ints:
 
 
 def choose(trials: Sequence[Trial], dev: Dev, mask: Mask) -> Trial:
-    """Return the simplest of the trials within one standard error of the best, on ``mask``.
+    """Return the simplest of the trials within `STEP` standard errors of the best, on ``mask``.
 
     Of equally simple ones the one with fewer errors; of equal ones the first.
     """
@@ -155,7 +154,8 @@ def choose(trials: Sequence[Trial], dev: Dev, mask: Mask) -> Trial:
     good = [
         trial
         for trial in trials
-        if (worse := trial.errors - best.errors)[mask].sum() <= dev.standard_error(worse, mask)
+        if (worse := trial.errors - best.errors)[mask].sum()
+        <= STEP * dev.standard_error(worse, mask)
     ]
     return min(good, key=lambda t: (KINDS[t.method].rank, int(t.errors[mask].sum())))
 

@@ -11,7 +11,7 @@ _METHOD = """\
 - **WER %**: every speaker by what was fitted on the others. **fitted**: on what the method was
   fitted on, which says how much of it is luck.
 - **behind** the best, in points of WER, and the standard error of that over speakers. Of the
-  methods that are no more than one standard error behind, the simplest is chosen; the list goes
+  methods that are no more than half a standard error behind, the simplest is chosen; the list goes
   from simple to complex.
 - **the procedure** is what may be compared with test: the choice of the method is cross-validated
   too, each part of the speakers by what the others would have chosen.
