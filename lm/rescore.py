@@ -14,10 +14,9 @@ becomes ln P_LM(text), of several models the mean weighted by their alphas::
     {"utt_id":"a-1","system":"whisper","hyps":[{"text":"He goed.","score":-3.1,"lm_score":-9.8}]}
 
 With all weights 0 the order stays as decoded. Beside the output lies ``x.weights.json`` with
-the weights and, when tuned, dev's word error rate as decoded and as rescored. With ``--ways N``
-both files hold word transition networks (`fusion.rover --networks`) instead: an n-gram searches
-all ways through, a causal LM judges the N best. Several recognisers' lists are pooled and
-rescored as one by `fusion.rescore`.
+the weights and, when tuned, dev's word error rate as decoded and as rescored. Several
+recognisers' lists are pooled and rescored as one by `fusion.rescore`, the networks of ROVER by
+`fusion.rescore_network`.
 """
 
 from __future__ import annotations
@@ -25,25 +24,16 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from lm.model import CausalOptions, LanguageModel, open_lm
-from lm.network import rescore_networks, tune_networks
+from lm.model import CausalOptions, open_lm
 from lm.rerank import rescore
-from lm.weights import Tuned, Weights, read_references, tune
-from manifests import (
-    NBest,
-    RowError,
-    RowWriter,
-    WordNetwork,
-    read_nbest,
-    read_rows,
-    write_atomic,
-)
+from lm.weights import Weights, read_references, tune
+from manifests import RowError, RowWriter, read_nbest, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +52,11 @@ def rescore_file(
     tune_on: Path | None = None,
     references: Path | None = None,
     empty_guard: bool = False,
-    ways: int = 0,
     causal: CausalOptions | None = None,
 ) -> Weights:
     """Rescore a file with ``weights``, or with those tuned on ``tune_on`` and ``references``.
 
-    ``lms`` are opened by `open_lm`. With ``ways`` the files hold networks, of which so many ways
-    through are judged. ValueError says what is missing or wrong.
+    ``lms`` are opened by `open_lm`. ValueError says what is missing or wrong.
     """
     if weights is not None and len(weights.alphas) != len(lms):
         raise ValueError(f"{len(weights.alphas)} alphas for {len(lms)} models, must be equal")
@@ -78,14 +66,13 @@ def rescore_file(
         "causal": msgspec.to_builtins(causal or CausalOptions()),
         "source": str(source),
         "empty_guard": empty_guard,
-        "ways": ways,
     }
     if weights is None:
         if tune_on is None or references is None:
             raise ValueError("give weights, or hypotheses and references to tune them on")
         texts = read_references(references)
         try:
-            tuned = _tune(tune_on, texts, models, empty_guard, ways)
+            tuned = tune(read_nbest(tune_on), texts, models, empty_guard=empty_guard)
         except RowError:
             raise
         except ValueError as error:
@@ -106,30 +93,10 @@ def rescore_file(
         log.info("alpha %.3f of %s", alpha, place)
     log.info("beta %.3f", weights.beta)
     with RowWriter(out, meta=made) as writer:
-        for row in _rescore(source, models, weights, empty_guard, ways):
+        for row in rescore(read_nbest(source), models, weights, empty_guard=empty_guard):
             writer.write(row)
         write_atomic(weights_path(out), msgspec.json.format(msgspec.json.encode(made)).decode())
     return weights
-
-
-def _tune(
-    path: Path,
-    references: dict[str, str],
-    lms: Sequence[LanguageModel],
-    empty_guard: bool,
-    ways: int,
-) -> Tuned:
-    if ways:
-        return tune_networks(read_rows(path, WordNetwork), references, lms, ways)
-    return tune(read_nbest(path), references, lms, empty_guard=empty_guard)
-
-
-def _rescore(
-    path: Path, lms: Sequence[LanguageModel], weights: Weights, empty_guard: bool, ways: int
-) -> Iterator[NBest]:
-    if ways:
-        return rescore_networks(read_rows(path, WordNetwork), lms, weights, ways)
-    return rescore(read_nbest(path), lms, weights, empty_guard=empty_guard)
 
 
 def add_lm_arguments(parser: argparse.ArgumentParser) -> None:
@@ -175,17 +142,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--empty-guard", action="store_true", help='keep the order where the best is ""'
     )
-    parser.add_argument(
-        "--ways", type=int, default=0, metavar="N", help="files hold networks: judge N ways through"
-    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     given = args.alpha is not None or args.beta is not None
     if given == (args.tune_on is not None) or (args.tune_on is None) != (args.ref is None):
         parser.error("give --alpha and/or --beta, or --tune-on with --ref")
     alphas = tuple(args.alpha or (0.0,) * len(args.lm))
-    if args.ways < 0 or (args.ways and args.empty_guard):
-        parser.error(f"--ways is {args.ways}, must be >= 0, and has no --empty-guard")
     if len(alphas) != len(args.lm):
         parser.error(f"{len(alphas)} --alpha for {len(args.lm)} --lm, must be one for each")
     try:
@@ -197,7 +159,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             tune_on=args.tune_on,
             references=args.ref,
             empty_guard=args.empty_guard,
-            ways=args.ways,
             causal=causal_options(args),
         )
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import product
 
@@ -13,10 +12,9 @@ from hypothesis import strategies as st
 from lm import NGram
 from lm.network import best_ways, rescore_networks, tune_networks
 from lm.ngram import words_of
-from lm.rescore import main
 from lm.train import train
 from lm.weights import Weights, word_errors
-from manifests import Arc, Utterance, WordNetwork, read_nbest, write_rows
+from manifests import Arc, WordNetwork
 
 SENTENCES = ["the cat sat on the mat", "the dog sat on the cat", "a dog goed home", "i saw a cat"]
 
@@ -122,23 +120,3 @@ def test_dev_never_gets_worse_and_what_is_said_of_it_is_true(ngram, ways):
         assert sum(word_errors(REFERENCES[r.utt_id], r.best.text) for r in rows) == tuned.errors
         if not isinstance(lms[-1], NGram):
             assert tuned.weights.alphas == (0.0,)
-
-
-def test_the_command_reads_networks(folder, tmp_path, capsys):
-    write_rows(tmp_path / "n.jsonl", ASTRAY)
-    utterances = [
-        Utterance(utt_id=utt_id, audio_filepath="x.wav", duration=1.0, text=text)
-        for utt_id, text in REFERENCES.items()
-    ]
-    write_rows(tmp_path / "dev.jsonl", utterances)
-    networks, out = str(tmp_path / "n.jsonl"), str(tmp_path / "r.jsonl")
-    command = [networks, "--lm", str(folder), "--out", out, "--ways", "5"]
-    assert main([*command, "--tune-on", networks, "--ref", str(tmp_path / "dev.jsonl")]) == 0
-    assert [row.best.text for row in read_nbest(tmp_path / "r.jsonl")][1] == "a dog goed home"
-    kept = json.loads((tmp_path / "r.weights.json").read_text())
-    assert (kept["ways"], kept["errors_before"], kept["errors"]) == (5, 3, 0)
-    with pytest.raises(SystemExit, match="2"):
-        main([*command, "--alpha", "1", "--empty-guard"])
-    capsys.readouterr()
-    assert main([networks, "--lm", str(folder), "--out", out, "--alpha", "1"]) == 1
-    assert "lm.rescore: " in capsys.readouterr().err
