@@ -1,0 +1,132 @@
+"""Who earns a place: the fusion without each member, fitted again as if it had never been."""
+
+import random
+
+import pytest
+
+from fusion.climb import development
+from fusion.contribution import contribution, main, render_contribution
+from fusion.pool import Ballot
+from fusion.tune import tune
+from fusion.tuned import write_tuned
+from manifests import Hypothesis, NBest, Utterance, write_rows
+
+SENTENCE = "the a cat dog bird house ran saw big red my goed sat on under tree ball"
+WORDS = SENTENCE.split()
+
+
+def corpus(name, count=48):
+    rng = random.Random(name)
+    return {
+        f"{name}{n}": Utterance(
+            utt_id=f"{name}{n}",
+            audio_filepath="x.flac",
+            duration=2.0,
+            text=" ".join(rng.choices(WORDS, k=5)),
+            speaker=f"s{n % 6}",
+        )
+        for n in range(count)
+    }
+
+
+def listener(references, rate, seed, system):
+    rng = random.Random(seed)
+    rows = []
+    for utt_id, row in references.items():
+        heard = [w if rng.random() > rate else rng.choice(WORDS) for w in row.text.split()]
+        hyps = (Hypothesis(text=" ".join(heard), score=-1.0),)
+        rows.append(NBest(utt_id=utt_id, system=system, hyps=hyps))
+    return rows
+
+
+def pools(name):
+    """Three members that err apart, and a copy of the first; two systems."""
+    references = corpus(name)
+    first = listener(references, 0.3, 1, "x")
+    members = {
+        "x": first,
+        "x_copy": first,
+        "y": listener(references, 0.3, 2, "y"),
+        "y_lm": listener(references, 0.3, 3, "y"),
+    }
+    return references, members
+
+
+def dev_of(references, members):
+    ballots = [Ballot(rows[0].utt_id, rows) for rows in zip(*members.values(), strict=True)]
+    return development(tuple(members), ballots, references)
+
+
+@pytest.fixture(scope="module")
+def found():
+    dev, test = dev_of(*pools("dev")), dev_of(*pools("test"))
+    tuned, _, _ = tune(dev, ["mbr"])
+    assert tuned.method == "mbr"
+    return contribution(tuned, dev, test), tuned
+
+
+def test_whoever_errs_apart_is_missed(found):
+    table, tuned = found
+    missed = {place.without: place for place in table.places}
+    assert {"y", "y_lm"} <= set(tuned.members)
+    assert missed["y",].missed > 0.02
+    assert missed["y",].ci95[0] > 0
+    assert missed["y", "y_lm"].system == "y"
+    assert missed["y", "y_lm"].missed >= missed["y",].missed
+    assert missed["y",].wer == pytest.approx(table.wer + missed["y",].missed)
+
+
+def test_nobody_misses_a_copy(found):
+    table, _ = found
+    for place in table.places:
+        if place.without in (("x",), ("x_copy",)):
+            assert place.missed == 0
+
+
+def test_the_table(found):
+    table, _ = found
+    text = render_contribution(table)
+    assert "| (nobody) " in text
+    assert "| all of y: y, y_lm " in text
+    assert " *" in text
+    assert "on test" in text
+
+
+def test_without_a_test_set_dev_is_judged_on_held_out_speakers():
+    references, members = pools("dev")
+    dev = dev_of(references, members)
+    tuned, _, _ = tune(dev, ["mbr"])
+    table = contribution(tuned, dev, None)
+    assert table.held_out
+    assert "held-out speakers of dev" in render_contribution(table)
+    assert table.oracle.utts == len(references)
+
+
+def test_a_lonely_member_has_no_figure():
+    references, members = pools("dev")
+    dev = dev_of(references, {"y": members["y"]})
+    tuned, _, _ = tune(dev, ["member"])
+    (place,) = contribution(tuned, dev, None).places
+    assert (place.without, place.wer, place.missed) == (("y",), None, None)
+
+
+def test_the_command(tmp_path, capsys):
+    for name in ("dev", "test"):
+        references, members = pools(name)
+        write_rows(tmp_path / f"{name}.jsonl", references.values())
+        for member, rows in members.items():
+            write_rows(tmp_path / name / f"{member}.jsonl", rows)
+    tuned, _, _ = tune(dev_of(*pools("dev")), ["mbr"])
+    write_tuned(tmp_path / "tuned.yaml", tuned)
+    out = tmp_path / "contribution.md"
+    command = [str(tmp_path / "tuned.yaml"), "--out", str(out)]
+    command += ["--dev-ref", str(tmp_path / "dev.jsonl"), "--dev-hyp", str(tmp_path / "dev")]
+    full = [*command, "--ref", str(tmp_path / "test.jsonl"), "--hyp", str(tmp_path / "test")]
+    assert main(full) == 0
+    assert capsys.readouterr().out == out.read_text()
+    assert out.with_suffix(".json").exists()
+    (tmp_path / "test" / "y.jsonl").unlink()
+    assert main(full) == 1
+    assert "y.jsonl" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--hyp", str(tmp_path)])
