@@ -12,6 +12,7 @@ from lm.ngram import BINARY, NGram
 from manifests import LogProb
 from manifests.hub import has_weights
 
+_REMEMBERED = 1 << 20  # texts: some 200 MB
 _KENLM_FILES = (".arpa", ".binary", ".bin", ".klm")
 
 
@@ -32,6 +33,8 @@ class Remembering:
 
     def score_texts(self, texts: Sequence[str]) -> list[LogProb]:
         """Return ln P of each text; see `LanguageModel`."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         self._known.update(zip(new, self._lm.score_texts(new), strict=True))
         return [self._known[text] for text in texts]

@@ -29,6 +29,9 @@ class Recipe(Config, frozen=True):
     submission_format: str = ""  # names what stage 8 has to answer; in the corpus' folder
     lm_order: int = 4
     lm_text: str = ""  # further text for the n-gram, beside train's
+    # A causal language model that fusion may ask too: a hub id, a folder, or "tiny" for a small
+    # GPT-2 trained on the n-gram's text.
+    causal_lm: str = ""
     whisper: str = ""  # config of each system: fine-tuning and decoding
     whisper_base: str = ""  # config that pretrains a tiny base on `base_set`; "" = pretrained
     owsm: str = ""

@@ -193,11 +193,18 @@ if in_stage 1 "manifests"; then
     "$train" "$dev" "$test"
 fi
 
+causal=${recipe[causal_lm]}
+[ "$causal" != tiny ] || causal=$exp/gpt2
+
 if in_stage 2 "n-gram"; then
   text=()
   [ -z "${recipe[lm_text]}" ] || text=(--text "${recipe[lm_text]}")
   step lm "$lm/lm.json" python -m lm.train --manifest "$tune_train" "${text[@]}" --dev "$dev" \
     --order "${recipe[lm_order]}" --out "$lm"
+  if [ "${recipe[causal_lm]}" = tiny ]; then
+    step gpt2 "$causal" python -m recipes.tiny_gpt2 --text "$tune_train" "${text[@]:1}" \
+      --dev "$dev" --seed "${recipe[seed]}" --out "$causal"
+  fi
 fi
 
 # The checkpoint that fine-tuning starts from: the recipe's own tiny base, or the config's.
@@ -307,7 +314,9 @@ if in_stage 6 "fuse"; then
   outdated "$fusion/tuned.yaml" "${members[@]}"
   [ -e "$exp/hyp/dev/fused.jsonl" ] || rm -f "$fusion/tuned.yaml"
   lms=()
-  [ ! -e "$lm/lm.json" ] || lms=(--lm "$lm")
+  [ ! -e "$lm/lm.json" ] || lms=("$lm")
+  [ -z "$causal" ] || lms+=("$causal")
+  [ ${#lms[@]} -eq 0 ] || lms=(--lm "${lms[@]}")
   step tune "$fusion/tuned.yaml" python -m fusion.tune "${members[@]}" --ref "$dev" "${lms[@]}" \
     --out "$fusion/tuned.yaml" --held-out "$exp/hyp/dev/fused.jsonl"
   outdated "$exp/hyp/test/fused.jsonl" "$fusion/tuned.yaml" "${heard[@]}"

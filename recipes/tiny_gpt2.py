@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 END = "<|endoftext|>"  # GPT-2's only mark: before and after every text
-_IGNORED = -100  # what transformers leaves out of the loss
+_IGNORED = -100  # left out of the loss
 
 
 class Gpt2Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +137,10 @@ def _fit(model: Any, tokenizer: Any, texts: Sequence[str], settings: Gpt2Setting
     )
     losses: list[float] = []
     for ids, labels in _batches(tokenizer, texts, settings):
-        loss = model(input_ids=ids, attention_mask=(labels != _IGNORED).long(), labels=labels).loss
+        logits = model(input_ids=ids, attention_mask=(labels != _IGNORED).long()).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=_IGNORED
+        )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
