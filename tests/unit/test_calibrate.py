@@ -70,6 +70,20 @@ def test_few_words_all_right_are_not_certain():
     assert 0 < steps.y[0] < steps.y[-1] < 1
 
 
+def test_steps_rise_although_small_ones_are_drawn_to_the_middle():
+    x = np.array([0.1] * 100 + [0.5] * 100 + [0.9])
+    y = np.array([0.0] * 100 + [1.0] * 100 + [1.0])
+    y[100] = 0.0  # else the last two steps are one
+    p = fit_curve("isotonic", x, y)(np.array([0.1, 0.5, 0.9]))
+    assert np.all(np.diff(p) >= 0)
+
+
+def test_a_word_of_two_words_is_right_when_both_are():
+    both = Hypothesis(text="a dog", words=(Word(text="a dog"),))
+    assert words_right(both, ["a", "dog"]) == [True]
+    assert words_right(both, ["the", "dog"]) == [False]
+
+
 @pytest.mark.parametrize(
     ("text", "truth", "right"),
     [

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fusion.by_confidence import ConfidenceMethod
+from fusion.by_confidence import ConfidenceMethod, choose
 from fusion.by_kind import HeuristicMethod, agree
 from fusion.folds import held_out
 from fusion.pool import NO_VOTE, Ballot
@@ -120,6 +120,13 @@ def test_confidence_that_says_nothing_leaves_the_best_member_alone():
     model = ConfidenceMethod(MEMBERS).fit(ballots, references)
     chosen = [row.best for row in model.apply(ballots)]
     assert sum(hyp is b.rows[0].best for hyp, b in zip(chosen, ballots, strict=True)) > 115
+
+
+def test_another_member_must_be_surer_by_the_margin():
+    promise = np.array([[0.5, 0.6], [0.5, 0.8], [np.nan, 0.1], [0.5, np.nan], [np.nan, np.nan]])
+    assert choose(promise, best=0, margin=0.2).tolist() == [0, 1, 1, 0, 0]
+    assert choose(promise, best=0, margin=1.0).tolist() == [0, 0, 1, 0, 0]
+    assert choose(promise, best=1, margin=0.0).tolist() == [1, 1, 1, 0, 1]
 
 
 def test_agreement_is_the_scorers():

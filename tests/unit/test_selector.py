@@ -80,6 +80,14 @@ def test_features_by_hand():
     assert {text: row["lm"] for text, row in found.items()} == dict.fromkeys(found, 0.0)
 
 
+def test_a_text_twice_in_one_list_has_the_better_rank_and_both_shares():
+    twice = listed("u", ("a dog", -1.0), ("a log", -1.0), ("A dog!", -1.0))
+    found = columns(Ballot("u", (twice, None, None)))["a dog"]
+    assert found["rank:one"] == 1
+    assert found["share:one"] == pytest.approx(2 / 3)
+    assert found["ln_share:one"] == pytest.approx(np.log(2 / 3))
+
+
 def test_the_ngram_of_any_list_counts_for_the_text():
     hyps = (Hypothesis(text="a", lm_score=-2.0), Hypothesis(text="b c", lm_score=-8.0))
     row = NBest(utt_id="u", system="s", hyps=hyps)
