@@ -21,7 +21,7 @@ import msgspec
 from fusion.combine import fuse
 from fusion.pool import Ballot
 from fusion.vote import VoteOptions
-from manifests import Hypothesis, NBest, Utterance
+from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
 from scoring.counts import ErrorCounts, count_errors
 
 SETS = ("dev-clean", "dev-other")
@@ -66,9 +66,28 @@ def wer(crowds: Sequence[Crowd], texts: Iterable[str]) -> float:
     return 100 * sum(counts, ErrorCounts()).rate
 
 
+def nist(crowds: Sequence[Crowd]) -> list[str]:
+    """Return what NIST's rover, meth1, makes of the votes in the order they stand in."""
+    from fusion.rover import rover
+    from fusion.rule import Rule
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        columns = list(zip(*(ballot.rows for ballot in ballots(crowds)), strict=True))
+        paths = [folder / f"vote{n}.jsonl" for n in range(len(columns))]
+        for path, column in zip(paths, columns, strict=True):
+            write_rows(path, (row for row in column if row is not None))
+        rover(paths, folder / "fused.jsonl", Rule(method="meth1", alpha=1.0))
+        texts = {row.utt_id: row.best.text for row in read_nbest(folder / "fused.jsonl")}
+    return [texts[one.utt_id] for one in crowds]
+
+
 def untrained(crowds: Sequence[Crowd]) -> dict[str, float]:
-    """Return the WER of one vote and of the default mode's parts."""
-    figures = {"one vote (the first)": wer(crowds, (one.votes[0] for one in crowds))}
+    """Return the WER of one vote, of NIST's rover and of the default mode's parts."""
+    figures = {
+        "one vote (the first)": wer(crowds, (one.votes[0] for one in crowds)),
+        "`fusion.rover --exact` (NIST's meth1)": wer(crowds, nist(crowds)),
+    }
     for name, options in (
         ("every vote counts the same", VoteOptions(space=SPACE, agreement=0, spelling=0.0)),
         ("weighted by agreement", VoteOptions(space=SPACE, spelling=0.0)),

@@ -27,6 +27,7 @@ _NEAREST = 3
 _LIKELIER = 0.7  # ln: so much more likely than what was written a variant must be
 _RARE = -9.0  # ln P: a word more frequent than this (one in 8,000) was meant as written
 _SEEN = 2  # so often a habit must have been seen
+_HABITUAL = 0.05  # part of the times that the word was written
 
 
 class Variant(NamedTuple):
@@ -118,8 +119,9 @@ def variants(words: Sequence[str], habits: Habits, lexicon: Lexicon | None) -> l
     found: dict[str, Variant] = {}
     for word in filter(None, words):
         known = habits.get(word, {})
+        least = max(_SEEN, _HABITUAL * sum(known.values()))
         for text, count in known.items():
-            if count >= _SEEN and text and text not in words:
+            if count >= least and text and text not in words:
                 found.setdefault(text, Variant(text, word, "habit"))
         for text, kind in lexicon.offers(word) if lexicon is not None else ():
             if text not in words:

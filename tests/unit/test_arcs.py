@@ -146,6 +146,8 @@ def test_a_lexicon_knows_what_else_may_have_been_meant(ngram):
     assert variants(["cat"], {}, lexicon) == []
     habits = {"mr": {"mister": 2, "mr": 1, "master": 1}}
     assert [(v.text, v.kind) for v in variants(["mr"], habits, None)] == [("mister", "habit")]
+    frequent = {"the": {"the": 100, "a": 4}}  # a slip, no habit
+    assert variants(["the"], frequent, None) == []
 
 
 WORDS = st.sampled_from(["a", "b", "c"])

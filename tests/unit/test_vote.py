@@ -1,5 +1,6 @@
 """The default mode from ballots to rows: whoever is named first, whatever is missing."""
 
+import itertools
 import random
 
 import pytest
@@ -7,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.combine import fuse, posteriors
+from fusion.network import Item, build_networks
 from fusion.pool import Ballot
 from fusion.tokens import scored
-from fusion.vote import VoteOptions
+from fusion.vote import VoteOptions, Voter, cast_votes
 from manifests import Hypothesis, NBest, Word, write_rows
 
 WORDS = st.sampled_from(
@@ -74,10 +76,11 @@ ROWS = st.none() | st.lists(_hypotheses(), min_size=1, max_size=2)
     st.lists(ROWS, min_size=1, max_size=6),
     st.sampled_from([0.0, 0.5, 1.0]),
     st.integers(0, 6),
+    st.sampled_from([0.0, 0.25]),
     st.randoms(),
 )
-def test_the_order_of_the_members_does_not_matter(rows, alpha, agreement, shuffler):
-    weights = [1.0 + n / 4 for n in range(len(rows))]
+def test_the_order_of_the_members_does_not_matter(rows, alpha, agreement, step, shuffler):
+    weights = [1.0 + n * step for n in range(len(rows))]
     order = list(range(len(rows)))
     shuffler.shuffle(order)
     one = VoteOptions(alpha=alpha, agreement=agreement, nbest=2, weights=tuple(weights))
@@ -87,6 +90,15 @@ def test_the_order_of_the_members_does_not_matter(rows, alpha, agreement, shuffl
     plain = list(fuse([ballot(*rows)], one, hyps=3, networks=True))
     mixed = list(fuse([ballot(*(rows[n] for n in order))], other, hyps=3, networks=True))
     assert plain == mixed
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [("cat dog", "dog cat"), ("a b c", "c b a", "b a c"), ("sun", "cat dog", "cow", "dog cat")],
+)
+def test_equally_near_voters_are_ordered_by_what_they_wrote(texts):
+    made = {text(*order) for order in itertools.permutations(texts)}
+    assert len(made) == 1
 
 
 @given(st.lists(st.lists(TEXTS, min_size=1, max_size=4), min_size=1, max_size=5))
@@ -148,9 +160,20 @@ def test_a_voter_that_agrees_with_nobody_counts_little():
 
 
 def test_voters_of_one_member_do_not_confirm_each_other():
-    same = [hyp("the cat sat", score=0.0), hyp("the cat sit", score=0.0)]
-    options = {"nbest": 2, "agreement": 6}
-    assert text(same, "a dog stood", "a dog stood", **options) == "a dog stood"
+    sequences = (("a", "b"), ("a", "c"), ("x", "y"))
+    ((_, networks),) = build_networks([Item(sequences, (1.0, 1.0, 1.0))])
+
+    def weights(*members):
+        rows = zip(networks.row[0], members, strict=True)
+        voters = sorted((Voter(row, member, 1.0) for row, member in rows), key=lambda v: v.row)
+        votes = cast_votes(networks, [voters], VoteOptions(agreement=1))
+        of_row = {v.row: int(w) for v, w in zip(voters, votes.weight[:, 0], strict=True)}
+        return [of_row[row] for row in networks.row[0]]
+
+    one, other, third = weights(0, 1, 2)
+    assert one == other > third
+    one, other, third = weights(0, 0, 2)
+    assert one == other == third
 
 
 def test_confidence_decides_where_it_counts():
@@ -172,6 +195,9 @@ def test_a_gap_is_as_sure_as_the_words_beside_it_or_as_it_is_told():
     gap = hyp("dog", [0.9])
     assert text(word, gap, alpha=0.0) == "dog"
     assert text(word, gap, alpha=0.0, null_confidence=0.1) == "big dog"
+    unsure = hyp("dog", [0.3])
+    assert text(word, unsure, alpha=0.0) == "big dog"
+    assert text(word, unsure, alpha=0.0, null_confidence=0.9) == "dog"
 
 
 def test_weights_and_their_number():
