@@ -138,7 +138,7 @@ def _fit(model: Any, tokenizer: Any, texts: Sequence[str], settings: Gpt2Setting
     losses: list[float] = []
     for ids, labels in _batches(tokenizer, texts, settings):
         logits = model(input_ids=ids, attention_mask=(labels != _IGNORED).long()).logits
-        loss = torch.nn.functional.cross_entropy(
+        loss: Any = torch.nn.functional.cross_entropy(
             logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=_IGNORED
         )
         loss.backward()
