@@ -66,13 +66,19 @@ class ConfidenceModel(
     def apply(
         self, ballots: Iterable[Ballot], manifest: References = NO_MANIFEST
     ) -> Iterator[NBest]:
-        """Yield the chosen member's row for each ballot, in order; ``manifest`` is not used."""
+        """Yield the chosen member's hypotheses for each ballot, in order, confidences calibrated.
+
+        ``manifest`` is not used.
+        """
         ballots = iter(ballots)
         while batch := list(islice(ballots, _BATCH)):
             said = statements(batch, self.calibration)
             chosen = choose(said.promise(self.statistic, self.trust), self.best, self.margin)
-            for ballot, member in zip(batch, chosen.tolist(), strict=True):
-                yield ballot.row_by(SYSTEM, ballot.hyps_of(member))
+            heard = [b.hyps_of(m) for b, m in zip(batch, chosen.tolist(), strict=True)]
+            owned = [(m, h) for m, hyps in zip(chosen.tolist(), heard, strict=True) for h in hyps]
+            calibrated = iter(self.calibration.hypotheses(owned))
+            for ballot, hyps in zip(batch, heard, strict=True):
+                yield ballot.row_by(SYSTEM, tuple(islice(calibrated, len(hyps))))
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from fusion.curves import AS_GIVEN, Curve, Quality, choose_curve, quality
 from fusion.folds import FOLDS, References, fold_of, read_dev
 from fusion.pool import Ballot, member_names, pool
 from fusion.truth import confidences, count_nulls, words_of, words_right
-from manifests import Hypothesis, NBest, RowWriter, Word, read_nbest, write_atomic
+from manifests import Hypothesis, RowWriter, Word, read_nbest, write_atomic
 from scoring.normalize import normalize_english
 
 if TYPE_CHECKING:
@@ -97,24 +97,34 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         ballots = iter(ballots)
         while batch := list(islice(ballots, _BATCH)):
-            columns = [
-                self._rows(member, [ballot.rows[m] for ballot in batch])
-                for m, member in enumerate(self.members)
+            said = [
+                (m, hyp)
+                for ballot in batch
+                for m, row in enumerate(ballot.rows)
+                if row is not None
+                for hyp in row.hyps
             ]
-            for ballot, *rows in zip(batch, *columns, strict=True):
+            hyps = iter(self.hypotheses(said))
+            for ballot in batch:
+                rows = [
+                    row and msgspec.structs.replace(row, hyps=tuple(islice(hyps, len(row.hyps))))
+                    for row in ballot.rows
+                ]
                 yield Ballot(ballot.utt_id, tuple(rows))
 
-    def _rows(
-        self, member: MemberCalibration, rows: Sequence[NBest | None]
-    ) -> Iterator[NBest | None]:
+    def hypotheses(self, said: Sequence[tuple[int, Hypothesis]]) -> list[Hypothesis]:
+        """Return hypotheses, each given with its member's place, with calibrated confidences."""
         import numpy as np
 
-        known = [hyp for row in rows if row is not None for hyp in row.hyps]
-        given = member.calibrate(confidences([word for hyp in known for word in words_of(hyp)]))
-        probability = iter(np.round(given, _DIGITS).tolist())
-        for row in rows:
-            hyps = [_with_confidences(hyp, probability) for hyp in (row.hyps if row else ())]
-            yield row if row is None else msgspec.structs.replace(row, hyps=tuple(hyps))
+        calibrated = [hyp for _, hyp in said]
+        for m, member in enumerate(self.members):
+            mine = [n for n, (place, _) in enumerate(said) if place == m]
+            words = [word for n in mine for word in words_of(calibrated[n])]
+            given = member.calibrate(confidences(words))
+            probability = iter(np.round(given, _DIGITS).tolist())
+            for n in mine:
+                calibrated[n] = _with_confidences(calibrated[n], probability)
+        return calibrated
 
 
 def _with_confidences(hyp: Hypothesis, probability: Iterator[float]) -> Hypothesis:

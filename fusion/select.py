@@ -3,15 +3,16 @@
     python -m fusion.select exp/hyp/test/whisper.jsonl exp/hyp/test/nemo.jsonl --out F.jsonl \\
         --dev-hyp exp/hyp/dev/whisper.jsonl exp/hyp/dev/nemo.jsonl --dev-ref exp/data/dev.jsonl
 
-reads the members' rows and writes the chosen ones, with all their hypotheses::
+reads the members' rows and writes for each utterance what was chosen, best hypothesis first::
 
     {"utt_id":"a-1","system":"select","hyps":[{"text":"He goed.","score":-0.22},...]}
 
 ``--how confidence``: the member whose calibrated confidence is highest. ``heuristic``: where all
 agree that, else the member that is best on dev for utterances of that kind (duration, age,
 length; give ``--manifest`` for the first two). ``learned``: of all members' hypotheses the one
-that a ranking learned on dev puts first. What was learned is written to ``F.model.json``, which
-``--model`` applies to other files. Members are known by the names of their files.
+that a ranking learned on dev puts first. The first and the last also calibrate the confidences
+of the words that they write. What was learned is written to ``F.model.json``, which ``--model``
+applies to other files. Members are known by the names of their files.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class LearnedModel(
     ) -> Iterator[NBest]:
         """Yield the candidates of each ballot, best first, in order; ``manifest`` is not used.
 
-        ``score`` becomes ln of the candidate's probability.
+        ``score`` becomes ln of the candidate's probability; confidences are calibrated.
         """
         import numpy as np
 
@@ -67,7 +67,33 @@ class LearnedModel(
         for candidates in batches(ballots, self.depth):
             found = features(candidates, self.calibration)
             score = log_softmax(found.values @ weights, found.ballot, len(candidates))
-            yield from _rows(candidates, found, score, self.members)
+            yield from self._rows(candidates, found, score)
+
+    def _rows(self, candidates: Candidates, found: Features, score: Floats) -> Iterator[NBest]:
+        """Yield each ballot's best candidates as a row; of equals the text that sorts first."""
+        import numpy as np
+
+        order = np.lexsort((found.place, -score, found.ballot))
+        place, ranked = found.place[order].tolist(), score[order].tolist()
+        ends = np.searchsorted(found.ballot[order], np.arange(1, len(candidates) + 1)).tolist()
+        best = [
+            range(begin, min(end, begin + KEPT))
+            for begin, end in zip([0, *ends], ends, strict=False)
+        ]
+        said = [
+            as_written(candidates, b, place[i], self.members)
+            for b, kept in enumerate(best)
+            for i in kept
+        ]
+        calibrated = iter(self.calibration.hypotheses(said))
+        for ballot, kept in zip(candidates.ballots, best, strict=True):
+            yield ballot.row_by(
+                SYSTEM,
+                [
+                    msgspec.structs.replace(next(calibrated), score=round(ranked[i], _DIGITS))
+                    for i in kept
+                ],
+            )
 
 
 @dataclass(frozen=True)
@@ -207,47 +233,24 @@ def _centred(values: Floats, ballot: NDArray[np.int64], ballots: int) -> Floats:
     return np.asarray(values - np.stack(sums, axis=1)[ballot])
 
 
-def _rows(
-    candidates: Candidates, found: Features, score: Floats, members: Sequence[str]
-) -> Iterator[NBest]:
-    """Yield each ballot's best candidates as a row; of equals the text that sorts first."""
-    import numpy as np
-
-    order = np.lexsort((found.place, -score, found.ballot))
-    ends = np.searchsorted(found.ballot[order], np.arange(1, len(candidates) + 1)).tolist()
-    place, ranked = found.place[order].tolist(), score[order].tolist()
-    begin = 0
-    for b, end in enumerate(ends):
-        best = range(begin, min(end, begin + KEPT))
-        hyps = [
-            msgspec.structs.replace(
-                as_written(candidates, b, place[i], members), score=round(ranked[i], _DIGITS)
-            )
-            for i in best
-        ]
-        yield candidates.ballots[b].row_by(SYSTEM, hyps)
-        begin = end
-
-
-def as_written(candidates: Candidates, b: int, text: int, members: Sequence[str]) -> Hypothesis:
-    """Return the hypothesis that stands for a text of a ballot.
+def as_written(
+    candidates: Candidates, b: int, text: int, members: Sequence[str]
+) -> tuple[int, Hypothesis]:
+    """Return the hypothesis that stands for a text of a ballot, and the place of its member.
 
     Written as most members write it; with words where any has them; from the list in which it
     is highest, of equals from the member whose name sorts first.
     """
     import numpy as np
 
-    place = candidates.place[b]
     found = [
-        (h, members[m], candidates.ballots[b].hyps_of(m)[h])
-        for m, h in np.argwhere(place == text).tolist()
+        (m, h, candidates.ballots[b].hyps_of(m)[h])
+        for m, h in np.argwhere(candidates.place[b] == text).tolist()
     ]
-    if len(found) == 1:
-        return found[0][2]
     ways: dict[str, int] = {}
     for _, _, hyp in found:
         ways[hyp.text] = ways.get(hyp.text, 0) + 1
-    _, _, hyp = min(
-        found, key=lambda f: (-ways[f[2].text], f[2].text, f[2].words is None, f[0], f[1])
+    m, _, hyp = min(
+        found, key=lambda f: (-ways[f[2].text], f[2].text, f[2].words is None, f[1], members[f[0]])
     )
-    return hyp
+    return m, hyp

@@ -202,7 +202,8 @@ def test_the_way_to_write_is_the_most_usual_and_keeps_its_words():
     )
     [candidates] = batches([Ballot("u", rows)])
     text = candidates.texts[0].index("color")
-    assert as_written(candidates, 0, text, ("one", "two", "three")).words == words
+    member, hyp = as_written(candidates, 0, text, ("one", "two", "three"))
+    assert (member, hyp.words) == (1, words)
 
 
 def test_an_answer_is_short():
