@@ -197,7 +197,7 @@ class CtcDecoder:
         likely = heard >= self._config.token_min_logp
         # The best of a frame is tried even where it is less likely than that.
         likely.scatter_(1, heard.argmax(-1, keepdim=True), True)
-        likely[:, [*self._ignore, self._blank]] = False
+        likely[:, self._blank] = False
         speech = likely.any(1).cpu().numpy()
         follows = np.concatenate(([False], ~speech[:-1]))
         kept = np.flatnonzero(speech | ~follows)  # of a run of blanks the first

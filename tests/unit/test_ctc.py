@@ -208,6 +208,18 @@ def test_a_padded_batch_gives_what_each_gives_alone() -> None:
         ]
 
 
+@pytest.mark.parametrize("best", ["", B + "a", "t"])
+def test_the_best_of_a_frame_is_tried_however_unlikely(best: str) -> None:
+    """With a large vocabulary every token may be less likely than the limit."""
+    tokens = [*TOKENS[:-1], *(f"{B}x{n}" for n in range(400)), ""]
+    log_probs = peaks(B + "t", "o", best, among=tokens)
+    log_probs[2] = torch.log_softmax(torch.zeros(len(tokens)).index_fill_(
+        0, torch.tensor([tokens.index(best)]), 0.1), -1)  # fmt: skip
+    assert log_probs[2].max() < CtcConfig().token_min_logp
+    heard = decode(log_probs, tokens=tokens)
+    assert heard[0].hypothesis.text == {"": "to", B + "a": "to a", "t": "tot"}[best]
+
+
 def test_no_frames_are_silence() -> None:
     heard = decoder().decode(torch.zeros(1, 0, len(TOKENS)), [0], [0.1])[0]
     assert [one.hypothesis.text for one in heard] == [""]
