@@ -27,12 +27,12 @@ class Vocabulary:
         self.texts = [NULL_TEXT]
         self._numbers = _Numbers(self.texts)
 
-    def numbers(self, words: Iterable[str | bytes]) -> list[int]:
-        """Return the number of each word (bytes are UTF-8; else ValueError)."""
+    def numbers(self, words: Iterable[str]) -> list[int]:
+        """Return the number of each word."""
         return list(map(self._numbers.__getitem__, words))
 
 
-class _Numbers(dict[str | bytes, int]):
+class _Numbers(dict[str, int]):
     """Gives a word that it does not know the next number, and adds it to the texts."""
 
     def __init__(self, texts: list[str]) -> None:
@@ -40,8 +40,8 @@ class _Numbers(dict[str | bytes, int]):
         self._texts = texts
         self._folded = {NULL_TEXT: NULL, "": NULL}
 
-    def __missing__(self, word: str | bytes) -> int:
-        text = fold(word.decode() if isinstance(word, bytes) else word)
+    def __missing__(self, word: str) -> int:
+        text = fold(word)
         number = self._folded.get(text)
         if number is None:
             self._folded[text] = number = len(self._texts)

@@ -6,20 +6,20 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.columns import Column, Floats, Transcripts, Vocabulary
+from fusion.columns import Column, Floats, Ints, Transcripts, Vocabulary
 from fusion.records import Part, bad_row
 from manifests.formats.lines import parse_seconds
 
-_SIX_FIELDS = re.compile(rb"(?m)^[ \t]*(?!;;)(?:\S+[ \t]+){5}(?!(?i:NA)\b)\S")
-_ALTERNATIVES = re.compile(rb"(?i)\s<alt")
-_READ = 1 << 22  # bytes
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-_decode_numbers = msgspec.json.Decoder(list[float]).decode
+_SIX_FIELDS = re.compile(rb"(?m)^[ \t]*(?!;;)(?:\S+[ \t]+){5}(?!(?i:NA)\b)\S")
+_READ = 1 << 22  # bytes
 
 
 def has_confidences(path: Path) -> bool:
@@ -39,95 +39,117 @@ def ctm_column(
     A member without a line for an utterance heard silence there: CTM cannot say more. The words
     stay in the order of the file. ``graded`` says whether the file has confidences.
     """
-    words, start, duration, confidence, counts = _same_fields(names, part) or _any_fields(
-        path, part
-    )
+    found = _same_fields(names, part, vocabulary) or _any_fields(path, part, vocabulary)
     return Column(
-        words=np.array(vocabulary.numbers(words), np.int32),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        words=found.words,
+        offsets=np.concatenate([[0], np.cumsum(found.counts)]).astype(np.int32),
         voted=np.ones(len(names), np.bool_),
-        start=start,
-        end=start + duration,
-        confidence=confidence,
+        start=found.start,
+        end=found.start + found.duration,
+        confidence=found.confidence,
         graded=np.full(len(names), graded),
     )
 
 
-_Fields = tuple[list[bytes], Floats, Floats, Floats, NDArray[np.int64]]
+class _Fields(NamedTuple):
+    words: Ints  # (T,)
+    start: Floats
+    duration: Floats
+    confidence: Floats
+    counts: NDArray[np.int64]  # (U,) how many of the words there are in each utterance
 
 
-class _Seconds(dict[bytes, float]):
-    """Times as numbers; few of them differ."""
+def _same_fields(names: Sequence[str], part: Part, vocabulary: Vocabulary) -> _Fields | None:
+    """Return the fields of lines that are all alike, without a loop over them.
 
-    def __missing__(self, field: bytes) -> float:
-        self[field] = seconds = parse_seconds(field.decode(), "time")
-        return seconds
-
-
-def _same_fields(names: Sequence[str], part: Part) -> _Fields | None:
-    """Return words, starts, durations, confidences, and how many there are in each utterance.
-
-    None unless all lines have the same five or six fields, none is a comment, and all are well.
+    None unless all have the same five or six fields with single spaces, and none is a comment.
     """
+    import pyarrow as pa
+
+    width = len(part.data.split(b"\n", 1)[0].split(b" "))
+    if width not in (5, 6):
+        return None
+    try:
+        table = _read_table(part.data, width)
+    except pa.ArrowInvalid:
+        return None
     newlines = np.flatnonzero(np.frombuffer(part.data, np.uint8) == ord("\n"))
     counts = np.diff(np.searchsorted(newlines, np.cumsum([0, *part.lengths])))
-    lines = len(newlines)
-    fields = part.data.split()
-    width = len(fields) // max(lines, 1)
-    if width not in (5, 6) or len(fields) != width * lines:
+    if table.num_rows != counts.sum():
         return None
-    files: list[bytes] = []
-    for name, count in zip(names, counts.tolist(), strict=True):
-        files += [name.split()[0].encode()] * count
-    if fields[::width] != files or (b"<" in part.data and _ALTERNATIVES.search(part.data)):
+    columns = [column.combine_chunks() for column in table.columns]
+    files, words = columns[0], columns[4]
+    place = {file: n for n, file in enumerate(files.dictionary.to_pylist())}
+    expected = [place.get(name.split()[0], -1) for name in names]
+    texts = words.dictionary.to_pylist()
+    start, duration = columns[2].to_numpy(), columns[3].to_numpy()
+    confidence = columns[5].to_numpy() if width == 6 else np.full(len(start), np.nan)
+    well = (
+        (files.indices.to_numpy() == np.repeat(expected, counts)).all()
+        and not any(text[:4].lower() == "<alt" for text in texts)
+        and (np.isfinite(start) & (start >= 0)).all()
+        and (np.isfinite(duration) & (duration >= 0)).all()
+        and (width == 5 or np.isfinite(confidence).all())
+    )
+    if not well:
         return None
-    seconds = _Seconds()
-    confidence = np.full(lines, np.nan)
-    try:
-        start = np.fromiter(map(seconds.__getitem__, fields[2::width]), np.float64, lines)
-        duration = np.fromiter(map(seconds.__getitem__, fields[3::width]), np.float64, lines)
-        if width == 6:
-            # Twice as fast as float(). It reads numbers as JSON writes them, and finite ones only.
-            listed = b"[" + b",".join(fields[5::width]) + b"]"
-            confidence = np.array(_decode_numbers(listed))
-    except (ValueError, msgspec.DecodeError):
-        return None
-    return fields[4::width], start, duration, confidence, counts
+    numbers = np.array(vocabulary.numbers(texts), np.int32)
+    return _Fields(numbers[words.indices.to_numpy()], start, duration, confidence, counts)
 
 
-def _any_fields(path: Path, part: Part) -> _Fields:
+def _read_table(data: bytes, width: int) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    text, number = pa.dictionary(pa.int32(), pa.string()), pa.float64()
+    types = dict(zip("abcdef", (text, text, number, number, text, number), strict=True))
+    names = list(types)[:width]
+    return csv.read_csv(
+        pa.BufferReader(data),
+        # Threads of its own would not survive a fork. One block is one array.
+        csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=names),
+        csv.ParseOptions(delimiter=" ", quote_char=False, ignore_empty_lines=False),
+        csv.ConvertOptions(column_types=types, include_columns=names, null_values=[]),
+    )
+
+
+def _any_fields(path: Path, part: Part, vocabulary: Vocabulary) -> _Fields:
     """Return the same from any lines, one by one."""
-    words: list[bytes] = []
+    words: list[str] = []
     numbers: list[tuple[float, float, float]] = []
     counts: list[int] = []
     for record in part.records():
         before = len(words)
         at, data = record or (0, b"")
         for line in data.splitlines(keepends=True):
-            fields = line.split()
             try:
-                if fields and not fields[0].startswith(b";;"):
-                    words.append(_word(fields, line))
-                    numbers.append(_numbers([field.decode() for field in fields]))
+                fields = [field.decode() for field in line.split()]
+                if fields and not fields[0].startswith(";;"):
+                    words.append(_word(fields))
+                    numbers.append(_numbers(fields))
             except ValueError as error:
                 raise bad_row(path, at, str(error)) from None
             at += len(line)
         counts.append(len(words) - before)
     table = np.array(numbers, np.float64).reshape(-1, 3)
-    return words, table[:, 0], table[:, 1], table[:, 2], np.array(counts, np.int64)
+    return _Fields(
+        np.array(vocabulary.numbers(words), np.int32),
+        table[:, 0],
+        table[:, 1],
+        table[:, 2],
+        np.array(counts, np.int64),
+    )
 
 
-def _word(fields: Sequence[bytes], line: bytes) -> bytes:
+def _word(fields: Sequence[str]) -> str:
     # A seventh field says whether the word is correct.
     if not 5 <= len(fields) <= 7:
-        shown = line.decode("utf-8", "backslashreplace").rstrip()
         raise ValueError(
-            f"line is {shown!r}, must be: file channel start duration word [confidence]"
+            f"line is {' '.join(fields)!r}, must be: file channel start duration word [confidence]"
         )
-    if fields[4][:4].lower() == b"<alt":
+    if fields[4][:4].lower() == "<alt":
         raise ValueError(
-            f"word is {fields[4].decode()}, alternatives are not supported: "
-            "write the one word that counts"
+            f"word is {fields[4]}, alternatives are not supported: write the one word that counts"
         )
     return fields[4]
 

@@ -100,6 +100,9 @@ def _fuser(
         from fusion.ctm_columns import has_confidences
         from fusion.exact_batch import ExactBatch
 
+        if is_ctm(paths[0]):
+            import pyarrow.csv  # noqa: F401  before processes fork, or each would load it
+
         graded = tuple(is_ctm(path) and has_confidences(path) for path in paths)
         return ExactBatch(paths, is_ctm(out), options, graded)
     from fusion.vote import VoteOptions

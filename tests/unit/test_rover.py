@@ -367,7 +367,7 @@ def test_an_error_of_a_process_arrives() -> None:
 
 def test_numbers_of_words() -> None:
     vocabulary = Vocabulary()
-    words = ["a", "A", b"a", "a*", "\u00c9", "\u00e9", "@", "", "**"]
+    words = ["a", "A", "a", "a*", "\u00c9", "\u00e9", "@", "", "**"]
     assert vocabulary.numbers(words) == [1, 1, 1, 1, 2, 3, NULL, NULL, 4]
     assert vocabulary.texts == ["@", "a", "\u00c9", "\u00e9", "*"]
 
