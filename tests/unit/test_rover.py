@@ -11,14 +11,15 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 import fusion.records
 from fusion.columns import NULL, Vocabulary
 from fusion.combine import fuse
-from fusion.ctm_columns import has_confidences
+from fusion.ctm_columns import _any_fields, _same_fields, has_confidences
 from fusion.parallel import in_order
 from fusion.pool import read_pool
-from fusion.records import read_batches, read_ctm_records
+from fusion.records import Part, read_batches, read_ctm_records
 from fusion.rover import main, rover
 from fusion.rule import Rule
 from fusion.segments import common_pauses
@@ -216,6 +217,37 @@ def test_numbers_of_a_ctm(tmp_path: Path, confidence: str) -> None:
         value = -1 if none else float(confidence)
         assert out.read_text().splitlines()[0] == f"u 1 0.500 0.100 a {value:.6f}"
         assert has_confidences(path) != none
+
+
+FIELD = st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=4)
+NUMBER = st.floats(0, 1e5, width=32).map(str) | st.sampled_from(["0", "007", "1.", "1e-3", "0.1"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(NUMBER, NUMBER, FIELD, NUMBER), max_size=4), min_size=1),
+    st.booleans(),
+)
+def test_a_table_is_what_its_lines_are(
+    utterances: list[list[tuple[str, str, str, str]]], graded: bool
+) -> None:
+    """The fast way reads no character of a word as anything else."""
+    names = [f"u{n} 1" for n in range(len(utterances))]
+    records = [
+        "".join(f"{name} {' '.join(line if graded else line[:3])}\n" for line in lines).encode()
+        for name, lines in zip(names, utterances, strict=True)
+    ]
+    part = Part(b"".join(records), [0 if data else -1 for data in records], list(map(len, records)))
+    vocabulary = Vocabulary()
+    slow = _any_fields(Path("x.ctm"), part, vocabulary)
+    fast = _same_fields(names, part, vocabulary)
+    if not part.data:
+        return
+    assert fast is not None
+    assert fast.words.tolist() == slow.words.tolist()
+    assert fast.counts.tolist() == slow.counts.tolist()
+    for field in ("start", "duration", "confidence"):
+        assert_array_equal(getattr(fast, field), getattr(slow, field))
 
 
 def test_files_in_another_order_and_without_a_last_newline(tmp_path: Path) -> None:
