@@ -1,0 +1,79 @@
+"""Every way to combine the members of an experiment: tuned on dev, applied to test.
+
+    python -m benchmarks.fusion_methods exp/mini
+
+after stages 0 to 5 of the recipe. Prints one line for each method: dev's WER on held-out speakers,
+test's, and how it compares with the member that is best on test: p of matched pairs (MAPSSWE) and
+of the bootstrap over speakers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from fusion.climb import development
+from fusion.folds import held_out, read_dev
+from fusion.methods import KINDS
+from fusion.oracle import format_oracle, oracle
+from fusion.pool import Ballot
+from fusion.truth import outcome
+from manifests import write_rows
+from scoring.compare import compare
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("exp", type=Path, help="an experiment of recipes/run.sh")
+    parser.add_argument("--members", nargs="+", help="default: all that dev and test have")
+    parser.add_argument("--methods", nargs="+", default=list(KINDS))
+    args = parser.parse_args()
+    exp: Path = args.exp
+    folders = {name: exp / "hyp" / name for name in ("dev", "test")}
+    names = args.members or sorted(
+        path.stem
+        for path in folders["dev"].glob("*.jsonl")
+        if path.stem != "fused" and (folders["test"] / path.name).exists()
+    )
+    manifests = {
+        name: next(p for p in (exp / f"data/split/{name}.jsonl", exp / f"data/{name}.jsonl")
+                   if p.exists())
+        for name in folders
+    }  # fmt: skip
+    files = {name: [folder / f"{m}.jsonl" for m in names] for name, folder in folders.items()}
+    known = {name: read_dev(files[name], manifests[name]) for name in folders}
+    lms = [str(exp / "lm")] if (exp / "lm/lm.json").exists() else []
+    dev = development(*known["dev"], lms)
+    _, ballots, references = known["test"]
+    best = oracle({i: row.text or "" for i, row in references.items()}, ballots, names)
+    print(f"{', '.join(names)}; test:\n{format_oracle(best)}\n")
+    print(
+        "| method | dev, held-out speakers | test | p, matched pairs | p, bootstrap | members | s |"
+    )
+    for name in args.methods:
+        kind = KINDS[name]
+        if kind.needs_lm and not lms:
+            continue
+        started = time.perf_counter()
+        learner = kind.learner(dev)
+        rows = held_out(learner, dev.ballots, dev.references)
+        errors = outcome([Ballot(row.utt_id, (row,)) for row in rows], dev.references).errors.sum()
+        fitted = learner.fit(dev.ballots, dev.references)
+        seconds = time.perf_counter() - started
+        with tempfile.TemporaryDirectory() as folder:
+            fused = Path(folder) / "fused.jsonl"
+            write_rows(fused, fitted.apply(ballots, references))
+            member = folders["test"] / f"{best.best_member}.jsonl"
+            found = compare(manifests["test"], member, fused)
+        p = "" if found.p_bootstrap is None else f"{found.p_bootstrap:.2g}"
+        print(
+            f"| {name} | {100 * errors / dev.words.sum():.2f} | {100 * found.wer[1]:.2f} "
+            f"| {found.mapsswe.p:.2g} | {p} | {len(fitted.members)} | {seconds:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
