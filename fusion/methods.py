@@ -13,6 +13,7 @@ from fusion.arc_model import ArcMethod, ArcModel
 from fusion.by_confidence import ConfidenceMethod, ConfidenceModel
 from fusion.by_kind import HeuristicMethod, HeuristicModel
 from fusion.climb import Dev
+from fusion.committee import Committee, committee
 from fusion.folds import NO_MANIFEST, Fitted, References
 from fusion.mbr import Settings as MbrSettings
 from fusion.mbr_lm import MbrLm, MbrLmSearch
@@ -96,7 +97,24 @@ def _arcs(dev: Dev) -> SubsetMethod:
     return Everybody(ArcMethod(lm=ngram), len(dev.members))
 
 
+def committee_of(dev: Dev) -> tuple[str, ...]:
+    """Return the methods of the committee: those that read whole lists, each in its own way."""
+    return ("mbr+lm" if dev.lms else "mbr", "rover", "learned")
+
+
+class CommitteeMethod:
+    """Fits every method of the committee."""
+
+    def __init__(self, dev: Dev) -> None:
+        self._parts = [(name, KINDS[name].learner(dev)) for name in committee_of(dev)]
+
+    def fit(self, ballots: Sequence[Ballot], references: References) -> Subset:
+        """Return the committee as fitted on ``ballots``, some of dev's."""
+        return committee([(name, part.fit(ballots, references)) for name, part in self._parts])
+
+
 MEMBER = "member"
+COMMITTEE = "committee"
 KINDS = {
     kind.name: kind
     for kind in (
@@ -106,8 +124,22 @@ KINDS = {
         Kind("confidence", 2, _everybody(ConfidenceMethod), ConfidenceModel),
         Kind("mbr", 2, MbrSearch, MbrSettings),
         Kind("rover", 2, RoverSearch, Rover),
+        # It has no settings of its own, so it is no more complex than its simplest parts.
+        Kind(COMMITTEE, 2, CommitteeMethod, Committee),
         Kind("mbr+lm", 3, MbrLmSearch, MbrLm, needs_lm=True),
         Kind("learned", 3, _everybody(LearnedMethod), LearnedModel),
         Kind("arcs", 4, _arcs, ArcModel, least=500),
     )
 }
+
+
+def load(method: str, settings: dict[str, Any]) -> Fitted:
+    """Return what a method once learned; ValueError when it is none."""
+    kind = KINDS.get(method)
+    if kind is None:
+        raise ValueError(f"method is {method!r}, must be one of: {', '.join(KINDS)}")
+    try:
+        fitted: Fitted = msgspec.convert(settings, kind.model)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"settings of {method}: {error}") from None
+    return fitted

@@ -31,15 +31,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fusion.climb import STEP, Dev, development
+from fusion.committee import committee, plain, vote
 from fusion.folds import FOLDS, fold_of, held_out, read_dev
-from fusion.methods import KINDS, MEMBER
+from fusion.methods import COMMITTEE, KINDS, MEMBER, committee_of
 from fusion.oracle import oracle
 from fusion.parallel import in_order, processors
 from fusion.pool import Ballot
 from fusion.subset import Subset
 from fusion.truth import outcome
 from fusion.tune_report import MethodFigures, Report, render_report
-from fusion.tuned import Tuned, plain, write_tuned
+from fusion.tuned import Tuned, write_tuned
 from manifests import NBest, write_atomic, write_rows
 from scoring.report import percent
 
@@ -79,12 +80,18 @@ def tune(
 
     wanted = _wanted(dev, methods)
     trials = []
-    for name, trial in zip(wanted, in_order(partial(_try, dev=dev), wanted, jobs), strict=True):
+    # What the committee's parts have fitted need not be fitted again.
+    ready = COMMITTEE in wanted and set(committee_of(dev)) <= set(wanted)
+    tried = [name for name in wanted if name != COMMITTEE or not ready]
+    for name, trial in zip(tried, in_order(partial(_try, dev=dev), tried, jobs), strict=True):
         if isinstance(trial, str):
             log.warning("%s is left out: %s", name, trial)
         else:
             log.info("%s: %.1f s", name, trial.seconds)
             trials.append(trial)
+    parts = [trial for trial in trials if trial.method in committee_of(dev)]
+    if ready and len(parts) == len(committee_of(dev)):
+        trials.append(_committee(parts, dev))
     everybody = np.ones(len(dev.ballots), dtype=np.bool_)
     chosen = choose(trials, dev, everybody)
     rows, errors = _procedure(trials, dev)
@@ -138,6 +145,15 @@ def _try(name: str, dev: Dev) -> Trial | str:
     seconds = time.perf_counter() - started
     errors = _errors(rows, dev)
     return Trial(name, rows, errors, fitted, int(_errors(again, dev).sum()), seconds)
+
+
+def _committee(parts: Sequence[Trial], dev: Dev) -> Trial:
+    started = time.perf_counter()
+    rows = list(vote([trial.rows for trial in parts]))
+    fitted = committee([(trial.method, trial.fitted) for trial in parts])
+    again = _errors(list(fitted.apply(dev.ballots, dev.references)), dev)
+    seconds = time.perf_counter() - started
+    return Trial(COMMITTEE, rows, _errors(rows, dev), fitted, int(again.sum()), seconds)
 
 
 def _errors(rows: Sequence[NBest], dev: Dev) -> Ints:

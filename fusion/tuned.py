@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fusion.folds import Fitted
-from fusion.methods import KINDS
+from fusion.methods import load
 from manifests import write_atomic
 
 _SMALL = 2000  # characters of JSON that a reader of the YAML still wants to see
@@ -25,20 +25,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def model(self) -> Fitted:
         """Return what can be applied to ballots of ``members``; ValueError when it is none."""
-        kind = KINDS.get(self.method)
-        if kind is None:
-            raise ValueError(f"method is {self.method!r}, must be one of: {', '.join(KINDS)}")
-        try:
-            fitted: Fitted = msgspec.convert(self.settings, kind.model)
-        except msgspec.ValidationError as error:
-            raise ValueError(f"settings of {self.method}: {error}") from None
-        return fitted
-
-
-def plain(model: Any) -> dict[str, Any]:
-    """Return what a method learned as it stands in a file."""
-    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(model))
-    return values
+        return load(self.method, self.settings)
 
 
 def model_path(path: Path) -> Path:

@@ -13,6 +13,7 @@ from fusion.apply import apply
 from fusion.calibrate import fit_calibration
 from fusion.candidates import batches, candidate_errors
 from fusion.climb import Climb, development
+from fusion.committee import committee, plain
 from fusion.list_model import fit_list_model, least_wrong
 from fusion.mbr import ListModel, Settings, features
 from fusion.mbr_search import MbrSearch
@@ -21,7 +22,7 @@ from fusion.pool import Ballot
 from fusion.rover_search import Booth, Point, RoverSearch
 from fusion.subset import Subset
 from fusion.tune import choose, tune
-from fusion.tuned import Tuned, model_path, plain, read_tuned, write_tuned
+from fusion.tuned import Tuned, model_path, read_tuned, write_tuned
 from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
 
 SENTENCE = "the a cat dog bird house ran saw big red my goed sat on under tree ball"
@@ -119,6 +120,28 @@ def test_a_language_model_is_asked_where_it_helps(tmp_path):
     # Nobody named a language model: the method is not tried.
     _, report, _ = tune(development(("a",), ballots, references), ["mbr", "mbr+lm"])
     assert [figures.method for figures in report.methods] == ["member", "mbr"]
+
+
+def test_the_committee_is_the_vote_of_its_parts(tmp_path):
+    dev = dev_of(REFERENCES, MEMBERS)
+    _, report, _ = tune(dev, ["mbr", "rover", "learned", "committee"])
+    figures = {one.method: one for one in report.methods}
+    assert figures["committee"].wer < figures["member"].wer
+    parts = {name: KINDS[name].learner(dev) for name in ("mbr", "rover", "learned")}
+    fitted = {name: part.fit(dev.ballots, REFERENCES) for name, part in parts.items()}
+    together = committee(list(fitted.items()))
+    alone = {name: [r.best.text for r in one.apply(dev.ballots)] for name, one in fitted.items()}
+    for n, row in enumerate(together.apply(dev.ballots)):
+        said = [alone[name][n] for name in parts]
+        if len(set(said)) < 3:  # two agree
+            assert row.best.text == max(set(said), key=said.count)
+    # What was tried from its parts is what is fitted when it is asked for alone.
+    _, alone_report, _ = tune(dev, ["committee"])
+    assert alone_report.methods[-1].wer == figures["committee"].wer
+    path = tmp_path / "tuned.yaml"
+    write_tuned(path, Tuned(method="committee", members=dev.members, ranking=(),
+                            settings=plain(together.fitted)))  # fmt: skip
+    assert list(read_tuned(path).model().apply(dev.ballots)) == list(together.apply(dev.ballots))
 
 
 def test_a_method_that_can_learn_nothing_is_left_out(caplog):
