@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from manifests import read_manifest
 from manifests.jsonl import write_rows
 from manifests.rows import Utterance
 from recipes.tiny_nemo import build
+from scoring.metric import count_word_errors
 from systems.config import load_config
 from systems.nemo.checkpoint import ADAPTER, MODEL, load_model
 from systems.nemo.config import NemoConfig
@@ -150,6 +152,32 @@ def test_a_tdt_with_new_tokens_trains_on_a_cpu_and_both_heads_decode(tone_corpus
             assert [row.error for row in rows] == [None] * 3
 
 
+def test_a_ctc_learns_new_tokens_on_what_its_encoder_knows(trained_nemo, tone_corpus, tmp_path):
+    """NeMo makes a new head and loss of CTC; were a blank misplaced, nothing would be learned."""
+    wanted = ["train.adapt=freeze", "train.new_tokens=28", "train.learning_rate=2e-2"]
+    wanted += ["train.max_steps=160", "train.eval_steps=160", "train.accumulation=1"]
+    wanted += ["train.report_to=[]", "train.max_eval_utterances=0", "train.age_balance=0"]
+    wanted += ["train.batch_seconds=30", "train.spec_augment=false"]
+    assert main(arguments(tone_corpus, tmp_path / "exp", trained_nemo, *wanted)) == 0
+    old, new = load_model(trained_nemo), load_model(tmp_path / "exp" / "final")
+    assert old.tokenizer.vocab_size != new.tokenizer.vocab_size == 28
+    pieces = [new.tokenizer.tokenizer.id_to_piece(index) for index in range(28)]
+    assert list(new.decoder.vocabulary) == pieces
+    assert new.loss._blank == new.decoder.num_classes_with_blank - 1 == 28
+    before, after = old.encoder.state_dict(), new.encoder.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert metrics(tmp_path / "exp")["best_wer"] < 0.3
+    utterances = [row for row in read_manifest(tone_corpus.dev) if row.text]
+    for method in ("greedy", "beam"):
+        config = load_config(
+            NemoConfig, None, ["device=cpu", f"decode.method={method}", "decode.processes=1"]
+        )
+        found = NemoSystem(config).decode(utterances, str(tmp_path / "exp" / "final"))
+        rows = {row.utt_id: row.best.text for row in found}
+        heard = [rows[row.utt_id] for row in utterances]
+        assert count_word_errors([row.text for row in utterances], heard).rate < 0.4
+
+
 def test_new_tokens_need_more_than_an_adapter(trained_nemo, tone_corpus, tmp_path, capsys):
     wrong = arguments(tone_corpus, tmp_path / "exp", trained_nemo, "train.new_tokens=20")
     assert main(wrong) == 1
@@ -157,14 +185,19 @@ def test_new_tokens_need_more_than_an_adapter(trained_nemo, tone_corpus, tmp_pat
 
 
 def test_two_processes_train_one_model(trained_nemo, tone_corpus, tmp_path):
+    """And report it once, to Weights & Biases too, which without a network writes files."""
     exp = tmp_path / "exp"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*launcher, "--nproc_per_node", "2", "-m", "systems.train"]
-    command += arguments(tone_corpus, exp, trained_nemo, "train.max_steps=2", "train.eval_steps=2")
-    run = subprocess.run(command, capture_output=True, text=True)
+    wanted = ["train.max_steps=2", "train.eval_steps=2", "train.report_to=[tensorboard,wandb]"]
+    command += arguments(tone_corpus, exp, trained_nemo, *wanted)
+    offline = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    run = subprocess.run(command, capture_output=True, text=True, env=offline)
     assert run.returncode == 0, run.stderr[-3000:]
     assert (metrics(exp)["processes"], metrics(exp)["steps"]) == (2, 2)
     assert (exp / "final" / ADAPTER).exists()
+    assert len(list(exp.glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert len(list(exp.glob("logs/events.out.tfevents.*"))) == 1
 
 
 def test_batches_are_of_like_length_and_cover_an_epoch_once():
