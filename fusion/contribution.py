@@ -20,6 +20,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from fusion.climb import Dev, development
 from fusion.folds import held_out, read_dev
 from fusion.methods import KINDS
 from fusion.oracle import Oracle, format_oracle, oracle
+from fusion.parallel import MANY, in_order, processors
 from fusion.pool import Ballot
 from fusion.subset import of_members
 from fusion.truth import outcome
@@ -68,22 +70,23 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     oracle: Oracle
 
 
-def contribution(tuned: Tuned, dev: Dev, test: Dev | None) -> Contribution:
+def contribution(tuned: Tuned, dev: Dev, test: Dev | None, *, jobs: int = 1) -> Contribution:
     """Return what the fusion of ``tuned``'s method would be without each member and system.
 
     ``dev`` and ``test`` have the same members; without ``test`` dev's held-out speakers are
-    judged.
+    judged. ``jobs`` processes fit it again.
     """
     judged = test or dev
     everybody = tuple(range(len(dev.members)))
-    whole = _errors(tuned.method, dev, test, everybody)
+    absences = _absences(tuned, dev)
+    present = [tuple(m for m in everybody if m not in absent) for _, absent in absences]
+    errors_by = partial(_errors, tuned.method, dev, test)
+    whole, *others = in_order(errors_by, [everybody, *present], jobs)
+    assert whole is not None
     words = max(1, int(judged.words.sum()))
     texts = {utt_id: row.text or "" for utt_id, row in judged.references.items()}
     places = []
-    for system, absent in _absences(tuned, dev):
-        log.info("without %s", ", ".join(dev.members[m] for m in absent))
-        left = tuple(m for m in everybody if m not in absent)
-        errors = _errors(tuned.method, dev, test, left) if left else None
+    for (system, absent), errors in zip(absences, others, strict=True):
         missed = None if errors is None else errors - whole
         places.append(
             Place(
@@ -117,8 +120,10 @@ def _absences(tuned: Tuned, dev: Dev) -> list[tuple[str | None, tuple[int, ...]]
                     if len(systems[system]) > 1 and len(systems) > 1]  # fmt: skip
 
 
-def _errors(method: str, dev: Dev, test: Dev | None, members: Sequence[int]) -> Ints:
+def _errors(method: str, dev: Dev, test: Dev | None, members: Sequence[int]) -> Ints | None:
     """Return the errors of each judged ballot, fused by these members alone, (N,)."""
+    if not members:
+        return None
     names = [dev.members[m] for m in members]
     some = development(names, list(of_members(dev.ballots, members)), dev.references, dev.lms)
     learner = KINDS[method].learner(some)
@@ -184,7 +189,8 @@ def contribution_files(
     test = None
     if ref is not None and hyp is not None:
         test = development(*read_dev([hyp / f"{name}.jsonl" for name in names], ref))
-    found = contribution(tuned, dev, test)
+    jobs = processors() if len(dev.ballots) >= MANY else 1
+    found = contribution(tuned, dev, test, jobs=jobs)
     text = msgspec.json.format(msgspec.json.encode(found), indent=1).decode()
     write_atomic(out.with_suffix(".json"), text + "\n")
     write_atomic(out, render_contribution(found))

@@ -12,7 +12,7 @@ import msgspec
 from fusion.arc_model import ArcMethod, ArcModel
 from fusion.by_confidence import ConfidenceMethod, ConfidenceModel
 from fusion.by_kind import HeuristicMethod, HeuristicModel
-from fusion.climb import Dev
+from fusion.climb import STEP, Dev
 from fusion.committee import Committee, committee
 from fusion.folds import NO_MANIFEST, Fitted, References
 from fusion.mbr import Settings as MbrSettings
@@ -84,6 +84,8 @@ class Kind:
     rank: int  # of two that are equally good, the one of lower rank is chosen
     learner: Callable[[Dev], SubsetMethod]
     model: Any  # the type of what it learns, a msgspec struct
+    # Standard errors, over speakers, by which it may be behind the best and still be chosen.
+    grace: float = STEP
     needs_lm: bool = False
     least: int = 0  # utterances of dev for which it is worth a try, unless it is asked for
 
@@ -121,14 +123,14 @@ KINDS = {
         Kind(MEMBER, 0, BestMember, Alone),
         Kind("heuristic", 1, _everybody(HeuristicMethod), HeuristicModel),
         Kind("nist", 1, NistSearch, Nist),
-        Kind("confidence", 2, _everybody(ConfidenceMethod), ConfidenceModel),
-        Kind("mbr", 2, MbrSearch, MbrSettings),
-        Kind("rover", 2, RoverSearch, Rover),
-        # It has no settings of its own, so it is no more complex than its simplest parts.
-        Kind(COMMITTEE, 2, CommitteeMethod, Committee),
-        Kind("mbr+lm", 3, MbrLmSearch, MbrLm, needs_lm=True),
-        Kind("learned", 3, _everybody(LearnedMethod), LearnedModel),
-        Kind("arcs", 4, _arcs, ArcModel, least=500),
+        # A vote with no settings of its own: luck has the least part in it.
+        Kind(COMMITTEE, 2, CommitteeMethod, Committee, grace=1.0),
+        Kind("confidence", 3, _everybody(ConfidenceMethod), ConfidenceModel),
+        Kind("mbr", 3, MbrSearch, MbrSettings),
+        Kind("rover", 3, RoverSearch, Rover),
+        Kind("mbr+lm", 4, MbrLmSearch, MbrLm, needs_lm=True),
+        Kind("learned", 4, _everybody(LearnedMethod), LearnedModel),
+        Kind("arcs", 5, _arcs, ArcModel, least=500),
     )
 }
 

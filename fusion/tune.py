@@ -9,10 +9,11 @@ that `fusion.apply` reads, with the report beside it (``tuned.md``, ``tuned.json
     {method: mbr, members: [nemo, whisper], settings: {weights: [1.0, 0.5], ...}, ...}
 
 Every method is fitted on four fifths of the speakers and judged on the others, five times. Of
-those that are within half a standard error of the best, over speakers, the simplest is chosen,
-then fitted on all of dev. A single member is among the choices, so what does not help is not
-used. ``--held-out`` takes the rows that dev would have got from this procedure, every speaker's
-from fitting and choosing without him: the figures that may be compared with test's.
+those that are within half a standard error of the best, over speakers, the simplest is chosen
+(a vote of the methods on each other may be a whole one behind), then fitted on all of dev. A
+single member is among the choices, so what does not help is not used. ``--held-out`` takes the
+rows that dev would have got from this procedure, every speaker's from fitting and choosing
+without him: the figures that may be compared with test's.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.climb import STEP, Dev, development
+from fusion.climb import Dev, development
 from fusion.committee import committee, plain, vote
 from fusion.folds import FOLDS, fold_of, held_out, read_dev
 from fusion.methods import COMMITTEE, KINDS, MEMBER, committee_of
 from fusion.oracle import oracle
-from fusion.parallel import in_order, processors
+from fusion.parallel import MANY, in_order, processors
 from fusion.pool import Ballot
 from fusion.subset import Subset
 from fusion.truth import outcome
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MANY = 500  # utterances: for fewer a second process takes longer than it saves
+_ROUNDING = 1e-6  # one error of one speaker is one standard error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +93,7 @@ def tune(
     parts = [trial for trial in trials if trial.method in committee_of(dev)]
     if ready and len(parts) == len(committee_of(dev)):
         trials.append(_committee(parts, dev))
+        trials.sort(key=lambda trial: list(KINDS).index(trial.method))
     everybody = np.ones(len(dev.ballots), dtype=np.bool_)
     chosen = choose(trials, dev, everybody)
     rows, errors = _procedure(trials, dev)
@@ -162,8 +164,9 @@ def _errors(rows: Sequence[NBest], dev: Dev) -> Ints:
 
 
 def choose(trials: Sequence[Trial], dev: Dev, mask: Mask) -> Trial:
-    """Return the simplest of the trials within `STEP` standard errors of the best, on ``mask``.
+    """Return the simplest of the trials that are hardly behind the best, on ``mask``.
 
+    How far behind is its `Kind`'s grace.
     Of equally simple ones the one with fewer errors; of equal ones the first.
     """
     best = min(trials, key=lambda trial: int(trial.errors[mask].sum()))
@@ -171,7 +174,7 @@ def choose(trials: Sequence[Trial], dev: Dev, mask: Mask) -> Trial:
         trial
         for trial in trials
         if (worse := trial.errors - best.errors)[mask].sum()
-        <= STEP * dev.standard_error(worse, mask)
+        <= KINDS[trial.method].grace * dev.standard_error(worse, mask) + _ROUNDING
     ]
     return min(good, key=lambda t: (KINDS[t.method].rank, int(t.errors[mask].sum())))
 
@@ -236,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # By name, so that the order of the files does not matter.
         paths = sorted(args.hypotheses, key=lambda path: path.stem)
         dev = development(*read_dev(paths, args.ref), args.lm)
-        jobs = args.nj or (processors() if len(dev.ballots) >= _MANY else 1)
+        jobs = args.nj or (processors() if len(dev.ballots) >= MANY else 1)
         tuned, report, rows = tune(dev, args.methods, jobs=jobs)
         if args.held_out is not None:
             note = "every speaker by what was fitted and chosen without him"

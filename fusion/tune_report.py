@@ -12,7 +12,8 @@ _METHOD = """\
   fitted on, which says how much of it is luck.
 - **behind** the best, in points of WER, and the standard error of that over speakers. Of the
   methods that are no more than half a standard error behind, the simplest is chosen; the list goes
-  from simple to complex.
+  from simple to complex. The committee, a vote of the methods that read whole lists, has no
+  settings of its own and may be a whole one behind.
 - **the procedure** is what may be compared with test: the choice of the method is cross-validated
   too, each part of the speakers by what the others would have chosen.
 """
