@@ -12,7 +12,8 @@ The lists are mixed as `fusion.mbr` mixes them, each member by its weight; ``sco
 probability that they give a text together. The language models then change these probabilities,
 and the text with the fewest expected errors is first (see `fusion.judge`). All weights are tuned
 on dev, and those of the language models are 0 unless they help children that they were not tuned
-on (speaker-grouped folds). ``R.weights.json`` holds them; ``--settings`` applies such a file.
+on, by more than one standard error (speaker-grouped folds). ``R.weights.json`` holds them;
+``--settings`` applies such a file.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -38,8 +40,11 @@ from lm.model import CausalOptions, LanguageModel, Remembering, open_lm
 from lm.rescore import add_lm_arguments, causal_options, weights_path
 from lm.weights import Weights, search
 from manifests import NBest, RowWriter, write_atomic
-from scoring.metric import count_word_errors
+from scoring.counts import count_errors
 from scoring.normalize import normalize_english
+
+if TYPE_CHECKING:
+    from fusion.climb import Ints
 
 log = logging.getLogger(__name__)
 
@@ -102,27 +107,45 @@ def tune_rescoring(dev: Dev, lms: Sequence[LanguageModel]) -> tuple[Settings, Su
     """Return what is best on dev, language models only where they help held-out speakers."""
     alone = MbrSearch(dev)
     method = Rescoring(alone, [Remembering(lm) for lm in lms])
-    errors, without = (_held_out_errors(one, dev) for one in (method, alone))
+    errors, without = (
+        errors_of(held_out(one, dev.ballots, dev.references), dev) for one in (method, alone)
+    )
     found = method.fit(dev.ballots, dev.references)
     assert isinstance(found.fitted, Rescorer)
     pool, weights = found.fitted.pool, found.fitted.weights
-    if errors >= without:
+    if not helps(errors, without, dev):
         weights = Weights(alphas=(0.0,) * len(lms))
     rescorer = Rescorer(pool, weights, lms)
     settings = Settings(
         members=tuple(dev.members[member] for member in found.members),
         pool=pool,
         weights=weights,
-        errors=errors,
-        errors_without=without,
+        errors=int(errors.sum()),
+        errors_without=int(without.sum()),
     )
     return settings, Subset(found.members, rescorer)
 
 
-def _held_out_errors(method: Rescoring | MbrSearch, dev: Dev) -> int:
-    heard = {row.utt_id: row.best.text for row in held_out(method, dev.ballots, dev.references)}
-    texts = [row.text or "" for row in dev.references.values()]
-    return count_word_errors(texts, [heard[utt_id] for utt_id in dev.references]).errors
+def helps(errors: Ints, without: Ints, dev: Dev) -> bool:
+    """Tell whether errors (N,) are fewer than without by more than a standard error.
+
+    That is drawn by speaker: what one child gains may be luck.
+    """
+    saved = without - errors
+    return int(saved.sum()) > dev.standard_error(saved)
+
+
+def errors_of(rows: Iterable[NBest], dev: Dev) -> Ints:
+    """Return the word errors of each row, (N,), in the order of the rows, which is dev's."""
+    import numpy as np
+
+    return np.array(
+        [
+            count_errors(truth.split(), normalize_english(row.best.text).split()).errors
+            for truth, row in zip(dev.truths, rows, strict=True)
+        ],
+        dtype=np.int64,
+    )
 
 
 def rescore_pool(

@@ -12,7 +12,8 @@ and writes the best ways through as n-best lists, ``score`` being ln of the prod
 in the order of ``score + sum(alpha * lm_score) + beta * words``. An n-gram is searched exactly
 (see `lm.network`); a causal LM judges the ``--ways`` best. The weights are tuned on dev, as the
 scorer counts errors, and are 0, which leaves the votes as they are, unless they help speakers
-that they were not tuned on. ``R.weights.json`` holds them; ``--settings`` applies such a file.
+that they were not tuned on, by more than one standard error. ``R.weights.json`` holds them;
+``--settings`` applies such a file.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from pathlib import Path
 
 import msgspec
 
+from fusion.climb import development
 from fusion.folds import NO_MANIFEST, References, held_out
 from fusion.pool import Ballot
+from fusion.rescore import errors_of, helps
 from lm.model import CausalOptions, LanguageModel, open_lm
 from lm.network import rescore_networks, tune_networks
 from lm.rescore import add_lm_arguments, causal_options, weights_path
 from lm.weights import Weights
 from manifests import NBest, RowWriter, WordNetwork, read_rows, write_atomic
 from scoring.counts import count_errors
-from scoring.metric import check_ids
 from scoring.normalize import normalize_english
 from scoring.pairs import read_references
 
@@ -84,18 +86,19 @@ def tune_network_rescoring(
     ValueError unless every utterance has a network and a reference, each once.
     """
     known = list(networks)
-    check_ids(references, [network.utt_id for network in known], "networks")
     ballots = [Ballot(network.utt_id, ()) for network in known]
     neutral = Weights(alphas=(0.0,) * len(lms))
     votes = _Chooser({network.utt_id: network for network in known}, lms, ways, neutral)
-    errors = _sum(held_out(votes, ballots, references), references)
-    without = _sum(votes.apply(ballots), references)
-    weights = votes.fit(ballots, references).weights if errors < without else neutral
-    return Settings(ways=ways, weights=weights, errors=errors, errors_without=without)
-
-
-def _sum(rows: Iterable[NBest], references: References) -> int:
-    return sum(_errors(references[row.utt_id].text or "", row.best.text) for row in rows)
+    dev = development((), ballots, references)
+    errors = errors_of(held_out(votes, ballots, references), dev)
+    without = errors_of(votes.apply(ballots), dev)
+    found = votes.fit(ballots, references) if helps(errors, without, dev) else votes
+    return Settings(
+        ways=ways,
+        weights=found.weights,
+        errors=int(errors.sum()),
+        errors_without=int(without.sum()),
+    )
 
 
 def _errors(reference: str, hypothesis: str) -> int:
