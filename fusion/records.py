@@ -108,6 +108,10 @@ def bad_row(path: Path, offset: int, fault: str) -> RowError:
     return RowError(f"{path}:{line}: {fault}")
 
 
+# As it mostly stands in a row; found in a quarter of the time that decoding takes.
+_PLAIN_ID = re.compile(rb'\{"utt_id":"([A-Za-z0-9._-]+)"')
+
+
 class _Id(msgspec.Struct):
     utt_id: str
 
@@ -118,8 +122,9 @@ def read_nbest_records(path: Path) -> Iterator[tuple[str, Record]]:
     offset = 0
     with Path(path).open("rb") as lines:
         for line in lines:
+            plain = _PLAIN_ID.match(line)
             try:
-                name = decode(line).utt_id
+                name = plain[1].decode() if plain else decode(line).utt_id
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 faults = examine(line, NBest).faults or [str(error)]
                 raise bad_row(path, offset, faults[0]) from None
