@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from rapidfuzz.distance import Indel
 
 from fusion.arc_features import Judged, judged_arcs
 from fusion.combine import Fused, listen, sausages, unheard
@@ -34,6 +35,7 @@ SYSTEM = "arcs"
 FOLDS = 5
 _WINDOW = 4096
 _STRONG = 0.12  # arcs with a greater share show their habits
+_JOINED = 0.85  # so like two words written in one a word is one, "alright" for "all right"
 
 
 class ArcModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,8 +160,15 @@ def _texts(sausage: Sausage) -> list[dict[str, float]]:
 
 
 def _habits_of(sausage: Sausage, truth: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return what was said for each arc that many wrote."""
+    """Return what was said for each arc that many wrote; two words where one was made of them."""
     slots = _texts(sausage)
+    joined = [(first + second, f"{first} {second}") for first, second in pairwise(truth)]
+    for arcs in slots:
+        strong = [text for text, share in arcs.items() if text and share > _STRONG]
+        for text in strong:
+            for word, pair in joined:
+                if Indel.normalized_similarity(text, word, score_cutoff=_JOINED) >= _JOINED:
+                    arcs.setdefault(pair, 0.0)
     said = slot_truth(slots, truth)
     return [
         (text, word)
