@@ -4,7 +4,7 @@
 
 after stages 0 to 5 of the recipe. Prints one line for each method: dev's WER on held-out speakers,
 test's, and how it compares with the member that is best on test: p of matched pairs (MAPSSWE) and
-of the bootstrap over speakers.
+of the bootstrap over speakers. ``--swap`` tunes on test and applies to dev.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("exp", type=Path, help="an experiment of recipes/run.sh")
     parser.add_argument("--members", nargs="+", help="default: all that dev and test have")
     parser.add_argument("--methods", nargs="+", default=list(KINDS))
+    parser.add_argument("--swap", action="store_true", help="tune on test and apply to dev")
     args = parser.parse_args()
     exp: Path = args.exp
     folders = {name: exp / "hyp" / name for name in ("dev", "test")}
@@ -45,12 +46,14 @@ def main() -> None:
     files = {name: [folder / f"{m}.jsonl" for m in names] for name, folder in folders.items()}
     known = {name: read_dev(files[name], manifests[name]) for name in folders}
     lms = [str(exp / "lm")] if (exp / "lm/lm.json").exists() else []
-    dev = development(*known["dev"], lms)
-    _, ballots, references = known["test"]
+    tuned_on, applied_to = ("test", "dev") if args.swap else ("dev", "test")
+    dev = development(*known[tuned_on], lms)
+    _, ballots, references = known[applied_to]
     best = oracle({i: row.text or "" for i, row in references.items()}, ballots, names)
-    print(f"{', '.join(names)}; test:\n{format_oracle(best)}\n")
+    print(f"{', '.join(names)}; {applied_to}:\n{format_oracle(best)}\n")
     print(
-        "| method | dev, held-out speakers | test | p, matched pairs | p, bootstrap | members | s |"
+        f"| method | {tuned_on}, held-out speakers | {applied_to} | p, matched pairs "
+        "| p, bootstrap | members | s |"
     )
     for name in args.methods:
         kind = KINDS[name]
@@ -65,8 +68,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             fused = Path(folder) / "fused.jsonl"
             write_rows(fused, fitted.apply(ballots, references))
-            member = folders["test"] / f"{best.best_member}.jsonl"
-            found = compare(manifests["test"], member, fused)
+            member = folders[applied_to] / f"{best.best_member}.jsonl"
+            found = compare(manifests[applied_to], member, fused)
         p = "" if found.p_bootstrap is None else f"{found.p_bootstrap:.2g}"
         print(
             f"| {name} | {100 * errors / dev.words.sum():.2f} | {100 * found.wer[1]:.2f} "
