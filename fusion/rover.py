@@ -142,6 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--networks", type=Path, metavar="N.jsonl", help="keep the alternatives there")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    if args.nj < 0 or args.hyps < 1:
+        parser.error(f"--nj is {args.nj} and --hyps {args.hyps}, must be >= 0 and >= 1")
     collect_rarely()
     try:
         options = _rule(args) if args.exact else _vote_options(args)

@@ -178,6 +178,25 @@ def test_the_default_mode_is_that_of_combine(tmp_path: Path) -> None:
     assert list(read_nbest(out)) == [one.row for one in fuse(read_pool(paths), VoteOptions())]
 
 
+def test_nor_does_it_for_ctm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusion.records, "_BATCH", 7)
+    paths = [
+        written(
+            tmp_path / f"m{k}.ctm",
+            "".join(
+                f"u{n} 1 {w / 2} 0.4 {'abc'[n * w * k % 3]} 0.{n}\n"
+                for n in range(50)
+                for w in range(4)
+            ),
+        )
+        for k in (1, 2, 4)
+    ]
+    outs = [tmp_path / f"out{jobs}.ctm" for jobs in (1, 3)]
+    for out, jobs in zip(outs, (1, 3), strict=True):
+        rover(paths, out, Rule("avgconf", 0.5, 0.2), jobs=jobs)
+    assert outs[0].read_bytes() == outs[1].read_bytes() != b""
+
+
 CTM = """\
 ;; made by hand
 U1 A 0.0 0.1 a 0.5
@@ -352,6 +371,16 @@ def test_a_user_error_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fusion.rover: ")
     assert message in line
+
+
+@pytest.mark.parametrize("option", [["--nj", "-1"], ["--hyps", "0"], ["--method", "best"]])
+def test_a_wrong_option_is_exit_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["a.jsonl", "--out", str(tmp_path / "x.jsonl"), *option])
+    assert stop.value.code == 2
+    assert option[0] in capsys.readouterr().err
 
 
 def test_only_one_batch_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
