@@ -130,7 +130,7 @@ KINDS = {
         Kind("rover", 3, RoverSearch, Rover),
         Kind("mbr+lm", 4, MbrLmSearch, MbrLm, needs_lm=True),
         Kind("learned", 4, _everybody(LearnedMethod), LearnedModel),
-        Kind("arcs", 5, _arcs, ArcModel, least=500),
+        Kind("arcs", 5, _arcs, ArcModel, least=100),
     )
 }
 
