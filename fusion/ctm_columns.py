@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,11 +82,11 @@ def _same_fields(names: Sequence[str], part: Part, vocabulary: Vocabulary) -> _F
     place = {file: n for n, file in enumerate(files.dictionary.to_pylist())}
     expected = [place.get(name.split()[0], -1) for name in names]
     texts = words.dictionary.to_pylist()
-    start, duration = columns[2].to_numpy(), columns[3].to_numpy()
-    confidence = columns[5].to_numpy() if width == 6 else np.full(len(start), np.nan)
+    start, duration = _array(columns[2]), _array(columns[3])
+    confidence = _array(columns[5]) if width == 6 else np.full(len(start), np.nan)
     well = (
-        (files.indices.to_numpy() == np.repeat(expected, counts)).all()
-        and not any(text[:4].lower() == "<alt" for text in texts)
+        (_array(files.indices) == np.repeat(expected, counts)).all()
+        and not (b"<" in part.data and any(text[:4].lower() == "<alt" for text in texts))
         and (np.isfinite(start) & (start >= 0)).all()
         and (np.isfinite(duration) & (duration >= 0)).all()
         and (width == 5 or np.isfinite(confidence).all())
@@ -94,7 +94,12 @@ def _same_fields(names: Sequence[str], part: Part, vocabulary: Vocabulary) -> _F
     if not well:
         return None
     numbers = np.array(vocabulary.numbers(texts), np.int32)
-    return _Fields(numbers[words.indices.to_numpy()], start, duration, confidence, counts)
+    return _Fields(numbers[_array(words.indices)], start, duration, confidence, counts)
+
+
+def _array(column: pa.Array) -> NDArray[Any]:
+    # Not to_numpy(), which imports pandas.
+    return np.from_dlpack(column)
 
 
 def _read_table(data: bytes, width: int) -> pa.Table:

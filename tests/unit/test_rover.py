@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -303,6 +305,17 @@ def test_rows_become_a_ctm(tmp_path: Path, options: Rule | VoteOptions) -> None:
             strict=True,
         )
     ]
+
+
+def test_pandas_is_not_loaded(tmp_path: Path) -> None:
+    """Arrow would import it behind our back, which takes longer than a batch."""
+    path = written(tmp_path / "a.ctm", "u 1 0 1 a 1\n")
+    code = (
+        "import sys; from fusion.rover import main; "
+        f"main([{str(path)!r}, '--out', {str(tmp_path / 'o.ctm')!r}, '--exact']); "
+        "assert 'pyarrow' in sys.modules and 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 BAD = [
