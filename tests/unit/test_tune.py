@@ -123,12 +123,13 @@ def test_a_language_model_is_asked_where_it_helps(tmp_path):
 
 
 def test_the_committee_is_the_vote_of_its_parts(tmp_path):
-    dev = dev_of(REFERENCES, MEMBERS)
+    references = corpus(utterances=30, speakers=6)
+    dev = dev_of(references, {f"m{n}": listener(references, 0.3, n) for n in range(3)})
     _, report, _ = tune(dev, ["mbr", "rover", "learned", "committee"])
     figures = {one.method: one for one in report.methods}
     assert figures["committee"].wer < figures["member"].wer
     parts = {name: KINDS[name].learner(dev) for name in ("mbr", "rover", "learned")}
-    fitted = {name: part.fit(dev.ballots, REFERENCES) for name, part in parts.items()}
+    fitted = {name: part.fit(dev.ballots, references) for name, part in parts.items()}
     together = committee(list(fitted.items()))
     alone = {name: [r.best.text for r in one.apply(dev.ballots)] for name, one in fitted.items()}
     for n, row in enumerate(together.apply(dev.ballots)):
