@@ -13,6 +13,7 @@ from systems.averaging import Mean
 from systems.hf_trainer import AsrTrainer
 from systems.owsm.checkpoint import load_owsm
 from systems.owsm.layout import write_layout
+from systems.record import read_record, write_record
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,6 @@ def average(checkpoints: Sequence[str | Path], folder: Path) -> None:
             )
         mean.add(other.model.state_dict(), str(checkpoint))
     write_layout(folder, first.layout.config, mean.result(), first.layout.root)
-    record = first.layout.root / "system.json"
-    if record.is_file():
-        (folder / record.name).write_bytes(record.read_bytes())
+    record = read_record(first.layout.root)
+    if record is not None:
+        write_record(folder, "owsm", record.base, record.config, folder)

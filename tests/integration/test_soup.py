@@ -62,7 +62,7 @@ class Kit(NamedTuple):
 
             owsm = load_owsm(self.trained)
             shake(owsm.model, noise)
-            save(Trained(owsm.model), owsm, self.config("train.adapt=full"), folder)
+            save(Trained(owsm.model), owsm, self.config("train.adapt=full"), folder, folder)
         else:
             from systems.nemo.checkpoint import load_model
             from systems.nemo.train import save
@@ -93,7 +93,7 @@ class Kit(NamedTuple):
             owsm = load_owsm(self.trained)
             lora = adapt(owsm, config.train)
             shake(lora, 0.1, "lora_B")
-            save(Trained(lora), owsm, config, folder)
+            save(Trained(lora), owsm, config, folder, folder)
         else:
             from systems.nemo.checkpoint import add_adapter, load_model
             from systems.nemo.train import save
