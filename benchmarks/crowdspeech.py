@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from fusion.combine import fuse
 from fusion.pool import Ballot
-from fusion.vote import VoteOptions
+from fusion.voting.combine import fuse
+from fusion.voting.vote import VoteOptions
 from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
 from scoring.counts import ErrorCounts, count_errors
 
@@ -68,8 +68,8 @@ def wer(crowds: Sequence[Crowd], texts: Iterable[str]) -> float:
 
 def nist(crowds: Sequence[Crowd]) -> list[str]:
     """Return what NIST's rover, meth1, makes of the votes in the order they stand in."""
+    from fusion.nist.rule import Rule
     from fusion.rover import rover
-    from fusion.rule import Rule
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

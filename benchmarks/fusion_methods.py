@@ -14,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from fusion.climb import development
 from fusion.folds import held_out, read_dev
-from fusion.methods import KINDS
 from fusion.oracle import format_oracle, oracle
 from fusion.pool import Ballot
 from fusion.truth import outcome
+from fusion.tuning.climb import development
+from fusion.tuning.methods import KINDS
 from manifests import write_rows
 from scoring.compare import compare
 

@@ -24,8 +24,8 @@ import msgspec
 
 from fusion.folds import NO_MANIFEST, Fitted, References
 from fusion.pool import Ballot, read_pool
-from fusion.subset import Subset
-from fusion.tuned import Tuned, read_tuned
+from fusion.tuning.subset import Subset
+from fusion.tuning.tuned import Tuned, read_tuned
 from manifests import NBest, RowWriter, Utterance, read_rows
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Indel
 
-from fusion.sausage import Sausage
 from fusion.variants import Habits, Lexicon, Variant, variants
+from fusion.voting.sausage import Sausage
 
 if TYPE_CHECKING:
     from lm.ngram import NGram, State

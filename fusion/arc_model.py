@@ -1,9 +1,9 @@
 """A judge of arcs, learned on dev: which of the words of a slot was said?
 
-Boosted trees (`fusion.trees`) give every arc of the default mode's networks (`fusion.combine`),
-and every word that nobody wrote but somebody may have said (`fusion.variants`), the probability
-of being right. In each slot the most probable wins, and the slot's shares become its
-probabilities.
+Boosted trees (`fusion.trees`) give every arc of the default mode's networks
+(`fusion.voting.combine`), and every word that nobody wrote but somebody may have said
+(`fusion.variants`), the probability of being right. In each slot the most probable wins, and the
+slot's shares become its probabilities.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 from rapidfuzz.distance import Indel
 
 from fusion.arc_features import Judged, judged_arcs
-from fusion.combine import Fused, listen, sausages, unheard
 from fusion.folds import NO_MANIFEST, References, fold_of
 from fusion.pool import Ballot
-from fusion.sausage import Sausage
 from fusion.slot_truth import slot_truth
-from fusion.tokens import scored
 from fusion.trees import Trees, fit_trees
 from fusion.variants import Habits, Lexicon
-from fusion.vote import VoteOptions
+from fusion.voting.combine import Fused, listen, sausages, unheard
+from fusion.voting.sausage import Sausage
+from fusion.voting.tokens import scored
+from fusion.voting.vote import VoteOptions
 from lm.ngram import NGram
 from manifests import NBest, WordNetwork
 
@@ -49,7 +49,7 @@ class ArcModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def fuse(
         self, ballots: Iterable[Ballot], *, hyps: int = 1, networks: bool = False
     ) -> Iterator[Fused]:
-        """Yield one fused row for each ballot, in order; see `fusion.combine.fuse`."""
+        """Yield one fused row for each ballot, in order; see `fusion.voting.combine.fuse`."""
         lexicon = Lexicon(NGram(self.lm)) if self.lm else None
         source = iter(ballots)
         while window := list(islice(source, _WINDOW)):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from manifests import RowWriter
 
 if TYPE_CHECKING:
-    from fusion.vote import VoteOptions
+    from fusion.voting.vote import VoteOptions
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def fit(
     """
     from fusion.arc_model import ArcMethod, save
     from fusion.folds import read_dev
-    from fusion.vote import VoteOptions
+    from fusion.voting.vote import VoteOptions
 
     _, ballots, references = read_dev(hypotheses, ref)
     method = ArcMethod(options or VoteOptions(), None if lm is None else str(lm))
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
         if args.command == "fit":
-            from fusion.vote import VoteOptions
+            from fusion.voting.vote import VoteOptions
 
             options = VoteOptions(space=args.space)
             fit(args.hypotheses, args.ref, args.out, lm=args.lm, options=options)

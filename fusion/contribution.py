@@ -26,15 +26,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.climb import Dev, development
 from fusion.folds import held_out, read_dev
-from fusion.methods import KINDS
 from fusion.oracle import Oracle, format_oracle, oracle
 from fusion.parallel import MANY, in_order, processors
 from fusion.pool import Ballot
-from fusion.subset import of_members
 from fusion.truth import outcome
-from fusion.tuned import Tuned, read_tuned
+from fusion.tuning.climb import Dev, development
+from fusion.tuning.methods import KINDS
+from fusion.tuning.subset import of_members
+from fusion.tuning.tuned import Tuned, read_tuned
 from manifests import write_atomic
 from scoring.bootstrap import group_by_unit, wer_interval
 from scoring.report import markdown_table, percent

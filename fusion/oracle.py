@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fusion.candidates import NO_HYPOTHESIS, Candidates, batches, candidate_errors
-from fusion.combine import fuse
 from fusion.pool import Ballot, member_names, read_pool
+from fusion.voting.combine import fuse
 from manifests import Arc
 from scoring.normalize import normalize_english
 from scoring.pairs import read_references

@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.climb import Dev, development
 from fusion.folds import NO_MANIFEST, References, held_out, read_dev
 from fusion.judge import Panel
 from fusion.mbr import Settings as MbrSettings
-from fusion.mbr_search import MbrSearch
 from fusion.pool import Ballot, member_names, read_pool
-from fusion.subset import Subset
+from fusion.tuning.climb import Dev, development
+from fusion.tuning.mbr_search import MbrSearch
+from fusion.tuning.subset import Subset
 from lm.model import CausalOptions, LanguageModel, Remembering, open_lm
 from lm.rescore import add_lm_arguments, causal_options, weights_path
 from lm.weights import Weights, search
@@ -44,7 +44,7 @@ from scoring.counts import count_errors
 from scoring.normalize import normalize_english
 
 if TYPE_CHECKING:
-    from fusion.climb import Ints
+    from fusion.tuning.climb import Ints
 
 log = logging.getLogger(__name__)
 

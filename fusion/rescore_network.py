@@ -27,10 +27,10 @@ from pathlib import Path
 
 import msgspec
 
-from fusion.climb import development
 from fusion.folds import NO_MANIFEST, References, held_out
 from fusion.pool import Ballot
 from fusion.rescore import errors_of, helps
+from fusion.tuning.climb import development
 from lm.model import CausalOptions, LanguageModel, open_lm
 from lm.network import rescore_networks, tune_networks
 from lm.rescore import add_lm_arguments, causal_options, weights_path

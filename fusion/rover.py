@@ -7,8 +7,8 @@ writes ``{"utt_id":"anna-01","system":"rover","hyps":[{"text":"i goed home","wor
 one row for each utterance that any file has. A row with an ``error`` is no vote, silence is one.
 
 The default mode needs no times and no confidences, does not ask who is named first, and lets
-words vote together that are the same to the scorer (see `fusion.combine`). ``--exact`` does what
-NIST's rover does, word for word, and what is sensible where rover fails (see `fusion.exact`):
+words vote together that are the same to the scorer (see `fusion.voting.combine`). ``--exact`` does
+what NIST's rover does, word for word, and what is sensible where rover fails (`fusion.nist.exact`):
 
     python -m fusion.rover a.ctm b.ctm c.ctm --out fused.ctm --exact --method avgconf --alpha 0.3
 
@@ -29,16 +29,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fusion.nist.rule import METHODS, Rule
 from fusion.parallel import collect_rarely, in_order, processors
 from fusion.records import Written, is_ctm, read_batches
-from fusion.rule import METHODS, Rule
 from manifests import RowWriter
 from manifests.formats.lines import write_lines
 
 if TYPE_CHECKING:
-    from fusion.exact_batch import ExactBatch
-    from fusion.vote import VoteOptions
-    from fusion.vote_batch import VoteBatch
+    from fusion.nist.exact_batch import ExactBatch
+    from fusion.voting.vote import VoteOptions
+    from fusion.voting.vote_batch import VoteBatch
 
 log = logging.getLogger(__name__)
 
@@ -97,16 +97,16 @@ def _fuser(
     if len({is_ctm(path) for path in paths}) > 1:
         raise ValueError(f"{paths[0]}: and others are CTM and JSON Lines, must be of one kind")
     if isinstance(options, Rule):
-        from fusion.ctm_columns import has_confidences
-        from fusion.exact_batch import ExactBatch
+        from fusion.nist.ctm_columns import has_confidences
+        from fusion.nist.exact_batch import ExactBatch
 
         if is_ctm(paths[0]):
             import pyarrow.csv  # noqa: F401  before processes fork, or each would load it
 
         graded = tuple(is_ctm(path) and has_confidences(path) for path in paths)
         return ExactBatch(paths, is_ctm(out), options, graded)
-    from fusion.vote import VoteOptions
-    from fusion.vote_batch import VoteBatch
+    from fusion.voting.vote import VoteOptions
+    from fusion.voting.vote_batch import VoteBatch
 
     return VoteBatch(paths, is_ctm(out), options or VoteOptions(), hyps, networks, lm)
 
@@ -178,7 +178,7 @@ def _rule(args: argparse.Namespace) -> Rule:
 
 
 def _vote_options(args: argparse.Namespace) -> VoteOptions:
-    from fusion.vote import VoteOptions
+    from fusion.voting.vote import VoteOptions
 
     if args.method not in _VOTED:
         raise ValueError(f"--method is {args.method}, must be {' or '.join(_VOTED)}, or --exact")

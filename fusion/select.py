@@ -25,11 +25,11 @@ from pathlib import Path
 
 import msgspec
 
-from fusion.by_confidence import ConfidenceMethod, ConfidenceModel
-from fusion.by_kind import HeuristicMethod, HeuristicModel
 from fusion.folds import NO_MANIFEST, Method, References, held_out, read_dev
 from fusion.pool import Ballot, member_names, read_pool
-from fusion.selector import LearnedMethod, LearnedModel
+from fusion.selection.by_confidence import ConfidenceMethod, ConfidenceModel
+from fusion.selection.by_kind import HeuristicMethod, HeuristicModel
+from fusion.selection.selector import LearnedMethod, LearnedModel
 from fusion.truth import best_member, outcome
 from manifests import RowWriter, Utterance, read_rows, write_atomic
 

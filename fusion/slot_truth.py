@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fusion.tokens import Keys
+from fusion.voting.tokens import Keys
 
 _TIE = 0.01  # of two slots that could hold a word the one that has more votes for it does
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fusion.folds import References
 from fusion.pool import Ballot
-from fusion.tokens import units_of
+from fusion.voting.tokens import units_of
 from manifests import Hypothesis, Word
 from scoring.counts import count_errors, edits
 from scoring.normalize import normalize_english

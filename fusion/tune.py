@@ -31,17 +31,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.climb import Dev, development
-from fusion.committee import committee, plain, vote
 from fusion.folds import FOLDS, fold_of, held_out, read_dev
-from fusion.methods import COMMITTEE, KINDS, MEMBER, committee_of
 from fusion.oracle import oracle
 from fusion.parallel import MANY, in_order, processors
 from fusion.pool import Ballot
-from fusion.subset import Subset
 from fusion.truth import outcome
-from fusion.tune_report import MethodFigures, Report, render_report
-from fusion.tuned import Tuned, write_tuned
+from fusion.tuning.climb import Dev, development
+from fusion.tuning.committee import committee, plain, vote
+from fusion.tuning.methods import COMMITTEE, KINDS, MEMBER, committee_of
+from fusion.tuning.subset import Subset
+from fusion.tuning.tune_report import MethodFigures, Report, render_report
+from fusion.tuning.tuned import Tuned, write_tuned
 from manifests import NBest, write_atomic, write_rows
 from scoring.report import percent
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+from fusion.nist.rule import METHODS, Rule
 from fusion.rover import main, rover
-from fusion.rule import METHODS, Rule
 from scoring.sctk import sctk_command
 
 # What is folded, cut or has a meaning of its own.

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from fusion import arcs
 from fusion.arc_model import ArcMethod, ArcModel, load, save
-from fusion.combine import fuse
 from fusion.pool import Ballot
 from fusion.slot_truth import slot_truth
 from fusion.trees import fit_trees
 from fusion.variants import Lexicon, variants
-from fusion.vote import VoteOptions
+from fusion.voting.combine import fuse
+from fusion.voting.vote import VoteOptions
 from lm.ngram import NGram
 from lm.train import train
 from manifests import Hypothesis, NBest, Utterance, write_rows

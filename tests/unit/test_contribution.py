@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from fusion.climb import development
 from fusion.contribution import contribution, main, render_contribution
 from fusion.pool import Ballot
 from fusion.tune import tune
-from fusion.tuned import write_tuned
+from fusion.tuning.climb import development
+from fusion.tuning.tuned import write_tuned
 from manifests import Hypothesis, NBest, Utterance, write_rows
 
 SENTENCE = "the a cat dog bird house ran saw big red my goed sat on under tree ball"

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.network import Item, build_networks
+from fusion.voting.network import Item, build_networks
 
 SEQUENCES = st.sets(
     st.lists(st.sampled_from(["a", "b", "seen", "scene", "\u00e9t\u00e9"]), max_size=6).map(tuple),

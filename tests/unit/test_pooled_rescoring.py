@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.climb import development
 from fusion.judge import Panel
 from fusion.mbr import Settings as MbrSettings
 from fusion.mbr import mbr
-from fusion.mbr_search import MbrSearch
 from fusion.pool import Ballot
 from fusion.rescore import Rescoring, main, tune_rescoring
+from fusion.tuning.climb import development
+from fusion.tuning.mbr_search import MbrSearch
 from lm import NGram
 from lm.train import train
 from lm.weights import Weights

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from fusion.combine import fuse
 from fusion.pool import Ballot
 from fusion.rescore_network import main, tune_network_rescoring
+from fusion.voting.combine import fuse
 from lm import NGram
 from lm.network import tune_networks
 from lm.train import train

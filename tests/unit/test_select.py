@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from fusion.by_confidence import ConfidenceMethod, choose
-from fusion.by_kind import HeuristicMethod, agree
 from fusion.folds import held_out
 from fusion.pool import NO_VOTE, Ballot
 from fusion.select import METHODS, main, model_path, read_model, write_model
+from fusion.selection.by_confidence import ConfidenceMethod, choose
+from fusion.selection.by_kind import HeuristicMethod, agree
 from fusion.truth import outcome
 from manifests import Hypothesis, NBest, Utterance, Word, read_nbest, write_rows
 

@@ -6,10 +6,10 @@ import pytest
 
 from fusion.calibrate import Calibration, MemberCalibration
 from fusion.candidates import batches
-from fusion.features import SHARED, feature_names, features
 from fusion.folds import held_out
 from fusion.pool import NO_VOTE, Ballot
-from fusion.selector import (
+from fusion.selection.features import SHARED, feature_names, features
+from fusion.selection.selector import (
     KEPT,
     LearnedMethod,
     LearnedModel,

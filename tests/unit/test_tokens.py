@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.tokens import scored, units_of
+from fusion.voting.tokens import scored, units_of
 
 NASTY = """one two twenty hundred a and half point minus oh o'clock don't can't he's been got um hmm
 mr. colour 3 21 1st $5 five dollars per cent [noise] (laughs) dog, -- \u00c9cole the"""

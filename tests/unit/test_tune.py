@@ -12,17 +12,17 @@ from fusion import tune as tune_command
 from fusion.apply import apply
 from fusion.calibrate import fit_calibration
 from fusion.candidates import batches, candidate_errors
-from fusion.climb import Climb, development
-from fusion.committee import committee, plain
-from fusion.list_model import fit_list_model, least_wrong
 from fusion.mbr import ListModel, Settings, features
-from fusion.mbr_search import MbrSearch
-from fusion.methods import KINDS, Alone
 from fusion.pool import Ballot
-from fusion.rover_search import Booth, Point, RoverSearch
-from fusion.subset import Subset
 from fusion.tune import choose, tune
-from fusion.tuned import Tuned, model_path, read_tuned, write_tuned
+from fusion.tuning.climb import Climb, development
+from fusion.tuning.committee import committee, plain
+from fusion.tuning.list_model import fit_list_model, least_wrong
+from fusion.tuning.mbr_search import MbrSearch
+from fusion.tuning.methods import KINDS, Alone
+from fusion.tuning.rover_search import Booth, Point, RoverSearch
+from fusion.tuning.subset import Subset
+from fusion.tuning.tuned import Tuned, model_path, read_tuned, write_tuned
 from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
 
 SENTENCE = "the a cat dog bird house ran saw big red my goed sat on under tree ball"

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.combine import fuse, posteriors
-from fusion.network import Item, build_networks
 from fusion.pool import Ballot
-from fusion.tokens import scored
-from fusion.vote import VoteOptions, Voter, cast_votes
+from fusion.voting.combine import fuse, posteriors
+from fusion.voting.network import Item, build_networks
+from fusion.voting.tokens import scored
+from fusion.voting.vote import VoteOptions, Voter, cast_votes
 from manifests import Hypothesis, NBest, Word, write_rows
 
 WORDS = st.sampled_from(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.by_confidence import SYSTEM
 from fusion.folds import NO_MANIFEST, References, fold_of
 from fusion.pool import Ballot
+from fusion.selection.by_confidence import SYSTEM
 from fusion.truth import Outcome, outcome
 from manifests import NBest, Utterance
 from scoring.normalize import normalize_english

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.align import Alignment, align
-from fusion.columns import NULL, Bools, Column, Ints, Transcripts
-from fusion.elect import Table, Winners, elect
-from fusion.rule import Rule
-from fusion.segments import Segments, cut
+from fusion.nist.columns import NULL, Bools, Column, Ints, Transcripts
+from fusion.nist.elect import Table, Winners, elect
+from fusion.nist.rule import Rule
+from fusion.nist.segments import Segments, cut
 
 SUBSTITUTION, NULL_SUBSTITUTION = 4.0, 1.0
 GAP, NULL_GAP = 3.0, 0.001

@@ -1,9 +1,9 @@
 """A ranking of all members' hypotheses, learned on dev: a log-linear model of what is right.
 
 A candidate's probability is the softmax, over the candidates of its utterance, of weighted
-features (`fusion.features`). The weights bring it as near as they can (cross-entropy, with an L2
-penalty) to the softmax of minus the word errors, so a candidate with one error fewer should be e
-times as probable. Trees were tried in its place and lost: see RESULTS.md.
+features (`fusion.selection.features`). The weights bring it as near as they can (cross-entropy,
+with an L2 penalty) to the softmax of minus the word errors, so a candidate with one error fewer
+should be e times as probable. Trees were tried in its place and lost: see RESULTS.md.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import msgspec
 
 from fusion.calibrate import Calibration, fit_calibration
 from fusion.candidates import Candidates, batches, candidate_errors
-from fusion.features import SHARED, Features, feature_names, features
 from fusion.folds import NO_MANIFEST, References, fold_of
 from fusion.pool import Ballot
+from fusion.selection.features import SHARED, Features, feature_names, features
 from manifests import Hypothesis, NBest
 from scoring.normalize import normalize_english
 

@@ -1,4 +1,4 @@
-"""The settings of `fusion.tuned_rover`, searched on dev.
+"""The settings of `fusion.tuning.tuned_rover`, searched on dev.
 
 One network of each utterance is made of all that any member proposes, and voted on thousands of
 times: a search that aligned anew for every set of settings would take hours. What is found may
@@ -18,17 +18,24 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from fusion.calibrate import Calibration, fit_calibration
-from fusion.climb import Climb, Dev
-from fusion.combine import listen
 from fusion.folds import References
-from fusion.list_model import LEAST, DevLists
 from fusion.mbr import ListModel
-from fusion.network import Item, Networks, build_networks
 from fusion.pool import Ballot
-from fusion.sausage import Heard
-from fusion.subset import Subset
-from fusion.tuned_rover import Rover
-from fusion.vote import CONFIDENCE, WEIGHT, VoteOptions, Voter, confidences_given, count_votes
+from fusion.tuning.climb import Climb, Dev
+from fusion.tuning.list_model import LEAST, DevLists
+from fusion.tuning.subset import Subset
+from fusion.tuning.tuned_rover import Rover
+from fusion.voting.combine import listen
+from fusion.voting.network import Item, Networks, build_networks
+from fusion.voting.sausage import Heard
+from fusion.voting.vote import (
+    CONFIDENCE,
+    WEIGHT,
+    VoteOptions,
+    Voter,
+    confidences_given,
+    count_votes,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""CTM in and out for `fusion.exact`, many utterances at a time."""
+"""CTM in and out for `fusion.nist.exact`, many utterances at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.columns import Column, Floats, Ints, Transcripts, Vocabulary
+from fusion.nist.columns import Column, Floats, Ints, Transcripts, Vocabulary
 from fusion.records import Part, bad_row
 from manifests.formats.lines import parse_seconds
 

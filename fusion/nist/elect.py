@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.columns import NULL, Bools, Column, Floats, Ints
-from fusion.rule import Rule
+from fusion.nist.columns import NULL, Bools, Column, Floats, Ints
+from fusion.nist.rule import Rule
 
 # A word without confidence counts 0 where others of its member have one, else -1.
 _SOME_GRADED, _NONE_GRADED = 0.0, -1.0
@@ -50,7 +50,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Winners:
-    """The words that won, V of them; see `fusion.columns.Transcripts` for the rest."""
+    """The words that won, V of them; see `fusion.nist.columns.Transcripts` for the rest."""
 
     segment: Ints  # (V,)
     words: Ints

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from fusion.combine import fuse
-from fusion.nbest_columns import decoded
+from fusion.nist.nbest_columns import decoded
 from fusion.pool import Ballot
 from fusion.records import SYSTEM, Batch, Part, Written, bad_row, encoded, is_ctm, utterance_names
-from fusion.vote import VoteOptions
+from fusion.voting.combine import fuse
+from fusion.voting.vote import VoteOptions
 from lm.ngram import NGram
 from manifests import Hypothesis, NBest
 from manifests.formats.ctm import CtmLine, from_nbest, to_nbests
@@ -22,7 +22,7 @@ _SILENT = NBest(utt_id="-", system=SYSTEM, hyps=(Hypothesis(text=""),))
 
 @dataclass(frozen=True)
 class VoteBatch:
-    """The default mode; see `fusion.combine`."""
+    """The default mode; see `fusion.voting.combine`."""
 
     paths: tuple[Path, ...]
     ctm: bool  # what to write

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.columns import Column, Ints
+from fusion.nist.columns import Column, Ints
 
 SILENCE = 1.0  # s; of the first member's pause, the others' need only overlap with it
 _END_OF_TIME = 9999999.9  # s; rover's

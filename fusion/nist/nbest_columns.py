@@ -1,4 +1,4 @@
-"""Hypothesis rows in and out for `fusion.exact`, many utterances at a time."""
+"""Hypothesis rows in and out for `fusion.nist.exact`, many utterances at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from fusion.columns import Bools, Column, Floats, Transcripts, Vocabulary
+from fusion.nist.columns import Bools, Column, Floats, Transcripts, Vocabulary
 from fusion.pool import NO_VOTE
 from fusion.records import Part, bad_row
 from manifests import Hypothesis, NBest, Word

@@ -7,13 +7,13 @@ from functools import lru_cache
 
 import msgspec
 
-from fusion.climb import Dev
 from fusion.folds import NO_MANIFEST, References
 from fusion.mbr import Settings
-from fusion.mbr_search import MbrSearch
 from fusion.pool import Ballot
 from fusion.rescore import Rescorer, Rescoring
-from fusion.subset import Subset
+from fusion.tuning.climb import Dev
+from fusion.tuning.mbr_search import MbrSearch
+from fusion.tuning.subset import Subset
 from lm.model import LanguageModel, Remembering, open_lm
 from lm.weights import Weights
 from manifests import NBest

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
-from fusion.tokens import Keys, Space, Unit, scored
+from fusion.voting.tokens import Keys, Space, Unit, scored
 from manifests import Word
 
 

@@ -10,21 +10,21 @@ from typing import Any, Protocol
 import msgspec
 
 from fusion.arc_model import ArcMethod, ArcModel
-from fusion.by_confidence import ConfidenceMethod, ConfidenceModel
-from fusion.by_kind import HeuristicMethod, HeuristicModel
-from fusion.climb import STEP, Dev
-from fusion.committee import Committee, committee
 from fusion.folds import NO_MANIFEST, Fitted, References
 from fusion.mbr import Settings as MbrSettings
-from fusion.mbr_lm import MbrLm, MbrLmSearch
-from fusion.mbr_search import MbrSearch
-from fusion.nist_search import Nist, NistSearch
 from fusion.pool import Ballot
-from fusion.rover_search import RoverSearch
-from fusion.selector import LearnedMethod, LearnedModel
-from fusion.subset import Subset
+from fusion.selection.by_confidence import ConfidenceMethod, ConfidenceModel
+from fusion.selection.by_kind import HeuristicMethod, HeuristicModel
+from fusion.selection.selector import LearnedMethod, LearnedModel
 from fusion.truth import best_member, outcome
-from fusion.tuned_rover import Rover
+from fusion.tuning.climb import STEP, Dev
+from fusion.tuning.committee import Committee, committee
+from fusion.tuning.mbr_lm import MbrLm, MbrLmSearch
+from fusion.tuning.mbr_search import MbrSearch
+from fusion.tuning.nist_search import Nist, NistSearch
+from fusion.tuning.rover_search import RoverSearch
+from fusion.tuning.subset import Subset
+from fusion.tuning.tuned_rover import Rover
 from lm.ngram import UNIGRAMS
 from manifests import NBest
 

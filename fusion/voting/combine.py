@@ -16,11 +16,11 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from fusion.network import Item, build_networks
 from fusion.pool import Ballot
-from fusion.sausage import Heard, Sausage
-from fusion.tokens import units_of
-from fusion.vote import VoteOptions, Voter, cast_votes
+from fusion.voting.network import Item, build_networks
+from fusion.voting.sausage import Heard, Sausage
+from fusion.voting.tokens import units_of
+from fusion.voting.vote import VoteOptions, Voter, cast_votes
 from manifests import Hypothesis, NBest, WordNetwork
 
 if TYPE_CHECKING:

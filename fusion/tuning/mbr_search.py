@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.climb import Climb, Dev
 from fusion.folds import References
-from fusion.list_model import DevLists, scaled
 from fusion.mbr import (
     ListModel,
     Settings,
@@ -20,7 +18,9 @@ from fusion.mbr import (
     mix,
 )
 from fusion.pool import Ballot
-from fusion.subset import Subset
+from fusion.tuning.climb import Climb, Dev
+from fusion.tuning.list_model import DevLists, scaled
+from fusion.tuning.subset import Subset
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fusion.folds import Fitted
-from fusion.methods import load
+from fusion.tuning.methods import load
 from manifests import write_atomic
 
 _SMALL = 2000  # characters of JSON that a reader of the YAML still wants to see

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from fusion.calibrate import Calibration
-from fusion.combine import fuse
 from fusion.folds import NO_MANIFEST, References
-from fusion.list_model import by_posterior
 from fusion.mbr import ListModel
 from fusion.pool import Ballot
-from fusion.vote import VoteOptions
+from fusion.tuning.list_model import by_posterior
+from fusion.voting.combine import fuse
+from fusion.voting.vote import VoteOptions
 from manifests import NBest
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from fusion.columns import Transcripts, Vocabulary
-from fusion.ctm_columns import ctm_column, ctm_lines
-from fusion.exact import fuse
-from fusion.nbest_columns import decoded, nbest_column, nbest_rows
+from fusion.nist.columns import Transcripts, Vocabulary
+from fusion.nist.ctm_columns import ctm_column, ctm_lines
+from fusion.nist.exact import fuse
+from fusion.nist.nbest_columns import decoded, nbest_column, nbest_rows
+from fusion.nist.rule import Rule
 from fusion.records import SYSTEM, Batch, Written, encoded, is_ctm, utterance_names
-from fusion.rule import Rule
 
 
 @dataclass(frozen=True)
 class ExactBatch:
-    """NIST's rover; see `fusion.exact`."""
+    """NIST's rover; see `fusion.nist.exact`."""
 
     paths: tuple[Path, ...]
     ctm: bool  # what to write

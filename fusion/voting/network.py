@@ -20,7 +20,7 @@ from rapidfuzz.distance import JaroWinkler, Levenshtein
 from rapidfuzz.process import cdist
 
 from fusion.align import align
-from fusion.tokens import Keys
+from fusion.voting.tokens import Keys
 
 # In hundredths of what a word against no word costs. Words that share no letter cost more than
 # a deletion but less than a deletion and an insertion; most pairs lie between 70 and 130.

@@ -13,14 +13,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.climb import Climb, Dev
-from fusion.columns import Column, Vocabulary
-from fusion.exact import fuse
 from fusion.folds import NO_MANIFEST, References
-from fusion.nbest_columns import nbest_column, nbest_rows
+from fusion.nist.columns import Column, Vocabulary
+from fusion.nist.exact import fuse
+from fusion.nist.nbest_columns import nbest_column, nbest_rows
+from fusion.nist.rule import METHODS, Method, Rule
 from fusion.pool import Ballot
-from fusion.rule import METHODS, Method, Rule
-from fusion.subset import Subset
+from fusion.tuning.climb import Climb, Dev
+from fusion.tuning.subset import Subset
 from manifests import NBest
 from scoring.counts import count_errors
 from scoring.normalize import normalize_english
@@ -41,7 +41,7 @@ class Nist(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def rule(self) -> Rule:
-        """The same as `fusion.exact` asks for it."""
+        """The same as `fusion.nist.exact` asks for it."""
         return Rule(self.method, self.alpha, self.null_confidence)
 
     def apply(

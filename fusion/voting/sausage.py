@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from fusion.network import Networks
-from fusion.render import Piece, spell, timed_words
-from fusion.tokens import Keys, Space, Unit
-from fusion.vote import Votes
+from fusion.voting.network import Networks
+from fusion.voting.render import Piece, spell, timed_words
+from fusion.voting.tokens import Keys, Space, Unit
+from fusion.voting.vote import Votes
 from manifests import Arc, Hypothesis, Word
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.network import Networks
-from fusion.tokens import Space
+from fusion.voting.network import Networks
+from fusion.voting.tokens import Space
 
 Ints = NDArray[np.integer[Any]]
 Longs = NDArray[np.int64]

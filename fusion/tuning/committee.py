@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from fusion.combine import fuse
 from fusion.folds import NO_MANIFEST, Fitted, References
 from fusion.pool import Ballot
-from fusion.subset import Subset
-from fusion.vote import VoteOptions
+from fusion.tuning.subset import Subset
+from fusion.voting.combine import fuse
+from fusion.voting.vote import VoteOptions
 from manifests import NBest
 
 SYSTEM = "committee"
@@ -25,7 +25,7 @@ _EQUAL = VoteOptions(agreement=0, spelling=0.0)
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One method of a committee, as `fusion.tuned.Tuned` holds one."""
+    """One method of a committee, as `fusion.tuning.tuned.Tuned` holds one."""
 
     method: str
     members: tuple[int, ...]  # places in the pool
@@ -41,7 +41,7 @@ class Committee(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         self, ballots: Iterable[Ballot], manifest: References = NO_MANIFEST
     ) -> Iterator[NBest]:
         """Yield one row for each ballot; ValueError where a part is no method's."""
-        from fusion.methods import load  # which lists the committee among the methods
+        from fusion.tuning.methods import load  # which lists the committee among the methods
 
         asked = [Subset(part.members, load(part.method, part.settings)) for part in self.parts]
         waiting = iter(ballots)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fusion.candidates import NO_HYPOTHESIS, Candidates, batches, candidate_errors
-from fusion.climb import Dev
 from fusion.mbr import ListModel, features, list_posteriors
 from fusion.pool import Ballot
+from fusion.tuning.climb import Dev
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,1 @@
+"""NIST's rover to the letter."""

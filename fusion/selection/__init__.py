@@ -1,0 +1,1 @@
+"""One member's transcript for each utterance: by confidence, by kind, or by a learned ranking."""
