@@ -195,32 +195,38 @@ class _Index:
 
 
 class _Pool:
-    """Worker processes that may die without taking the run with them."""
+    """Worker processes that may die without taking the run with them.
+
+    Each is the only one of its executor: where an executor of several starts a process while
+    another of its dies, Python 3.11 may forget to end the new one, and waits for it for ever.
+    """
 
     def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
-        self._pool: ProcessPoolExecutor | None = None
+        self._workers: list[ProcessPoolExecutor | None] = [None] * max(1, jobs)
+        self._turn = 0
 
     def submit(self, work: Work) -> Future[list[Clip | Damaged]]:
-        self._pool = self._pool or _executor(self._jobs)
-        try:
-            return self._pool.submit(_prepare_all, work)
-        except BrokenProcessPool:
-            self._pool = _executor(self._jobs)
-            return self._pool.submit(_prepare_all, work)
+        turn = self._turn
+        self._turn = (turn + 1) % len(self._workers)
+        worker = self._workers[turn]
+        if worker is not None:
+            with suppress(BrokenProcessPool):
+                return worker.submit(_prepare_all, work)
+        worker = self._workers[turn] = _executor()
+        return worker.submit(_prepare_all, work)
 
     def result(self, future: Future[list[Clip | Damaged]], work: Work) -> list[Clip | Damaged]:
-        """Wait for a task; if its pool broke, find the culprit by doing one item at a time."""
+        """Wait for a task; if its process died, find the culprit by doing one item at a time."""
         with suppress(BrokenProcessPool):
             return future.result()
         results: list[Clip | Damaged] = []
-        single = _executor(1)
+        single = _executor()
         for item in work:
             try:
                 results += single.submit(_prepare_all, [item]).result()
             except BrokenProcessPool:
                 results.append(Damaged("the process that decoded it died, must be decodable"))
-                single = _executor(1)
+                single = _executor()
         single.shutdown()
         return results
 
@@ -233,15 +239,15 @@ class _Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        for worker in filter(None, self._workers):
+            worker.shutdown(cancel_futures=True)
 
 
-def _executor(jobs: int) -> ProcessPoolExecutor:
+def _executor() -> ProcessPoolExecutor:
     # Not fork: this process may have threads (a progress bar's, a trainer's).
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker)
 
 
 def _start_worker() -> None:
