@@ -36,7 +36,9 @@ class DecodeConfig(Config, frozen=True):
 
     beams: int = 5
     nbest: int = 5
-    ctc_weight: float = 0.3  # of the CTC branch in the search; the decoder has the rest
+    # Of the CTC branch in the search; the decoder has the rest. 1: that branch alone, by `ctc`,
+    # for a model whose decoder does not listen yet.
+    ctc_weight: float = 0.3
     length_bonus: float = 0.0  # added per token; negative = a penalty
     normalize_length: bool = False  # rank by score per token
     batch_seconds: float = 240.0  # audio per batch of the encoder
@@ -54,7 +56,7 @@ class DecodeConfig(Config, frozen=True):
     word_times: bool = True
     alpha: float = 0.5  # n-gram weight, when --lm is given
     beta: float = 0.5  # added per word, when --lm is given
-    ctc: CtcConfig = CtcConfig()  # OWSM-CTC goes by these alone
+    ctc: CtcConfig = CtcConfig()  # OWSM-CTC, and OWSM with ctc_weight 1, go by these alone
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
 

@@ -53,7 +53,7 @@ def load_decoder(config: OwsmConfig, checkpoint: str, lm: Path | None = None) ->
         device=device,
         precision=pick_precision(settings.precision, device),
     )
-    if owsm.family == "ctc":
+    if owsm.family == "ctc" or settings.ctc_weight == 1:
         return CtcOwsmDecoder(config, owsm, lm)
     return OwsmDecoder(config, owsm, lm)
 
@@ -206,7 +206,7 @@ class OwsmDecoder(_Base):
 
 
 class CtcOwsmDecoder(_Base):
-    """OWSM-CTC through the CTC decoder that all systems share."""
+    """OWSM-CTC, or OWSM's CTC branch alone, through the CTC decoder that all systems share."""
 
     def __init__(self, config: OwsmConfig, owsm: Owsm, lm: Path | None = None) -> None:
         from systems.ctc import CtcDecoder
@@ -230,19 +230,14 @@ class CtcOwsmDecoder(_Base):
 
         with torch.inference_mode():
             batch: dict[str, Any] = self._speech(windows)
-            device = batch["speech"].device
-            prefix = torch.tensor([self._marks(window) for window in windows], device=device)
-            lengths = torch.ones(len(windows), dtype=torch.long, device=device)
-            batch |= {
-                "prefix": prefix,
-                "prefix_lengths": 2 * lengths,
-                "text_prev": self.owsm.ids[NOT_AVAILABLE] * lengths[:, None],
-                "text_prev_lengths": lengths,
-            }
+            if self.owsm.family == "ctc":
+                batch |= self._conditions(windows)
             encoded, _ = self.owsm.model.encode(**batch)
             if isinstance(encoded, tuple):
                 encoded = encoded[0]
-            log_probs = self.owsm.model.ctc.log_softmax(encoded[:, _PREFIX:]).float()
+            if self.owsm.family == "ctc":
+                encoded = encoded[:, _PREFIX:]
+            log_probs = self.owsm.model.ctc.log_softmax(encoded).float()
             # The model says its marks too: where it does, it says no text, so that is a blank.
             # Only to forbid them would have the next likely token heard in their place.
             silent = log_probs[..., [BLANK, *self._special]].logsumexp(dim=-1)
@@ -250,3 +245,17 @@ class CtcOwsmDecoder(_Base):
             log_probs[..., BLANK] = silent
         frames = [self._frames(window, log_probs.shape[1]) for window in windows]
         return self._ctc.decode(log_probs, frames, [window.seconds for window in windows])
+
+    def _conditions(self, windows: Sequence[Window]) -> dict[str, Tensor]:
+        """Return what OWSM-CTC hears before each window: its marks, and that nothing was said."""
+        import torch
+
+        prefix = torch.tensor([self._marks(window) for window in windows])
+        lengths = torch.ones(len(windows), dtype=torch.long)
+        conditions = {
+            "prefix": prefix,
+            "prefix_lengths": 2 * lengths,
+            "text_prev": self.owsm.ids[NOT_AVAILABLE] * lengths[:, None],
+            "text_prev_lengths": lengths,
+        }
+        return {name: value.to(self._weight.device) for name, value in conditions.items()}

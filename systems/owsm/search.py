@@ -67,7 +67,7 @@ class Search(BatchBeamSearch):  # type: ignore[misc]
             vocab_size=model.vocab_size,
             sos=model.sos,
             eos=model.eos,
-            pre_beam_score_key=None if config.ctc_weight == 1 else "full",
+            pre_beam_score_key="full",
             normalize_length=config.normalize_length,
         )
         self._nbest = config.nbest

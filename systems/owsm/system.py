@@ -19,7 +19,7 @@ class OwsmSystem:
     * tokens + alpha * lm_score + beta * words. A word's confidence is the product of its tokens'
     probabilities, by the decoder.
 
-    OWSM-CTC: ``score`` and confidences are those of `systems.ctc`.
+    OWSM-CTC, and OWSM with a ctc_weight of 1: ``score`` and confidences are those of `systems.ctc`.
     """
 
     name: ClassVar[str] = "owsm"

@@ -16,7 +16,8 @@ from manifests import NBest, Utterance, read_manifest
 from systems.config import load_config
 from systems.owsm.checkpoint import Owsm, load_owsm
 from systems.owsm.config import DecodeConfig, OwsmConfig
-from systems.owsm.ctc import BLANK
+from systems.owsm.ctc import BLANK, best_path
+from systems.owsm.data import frames_of
 from systems.owsm.search import Search
 from systems.owsm.system import OwsmSystem
 from systems.owsm.text_mask import text_mask
@@ -125,6 +126,22 @@ def test_an_ngram_is_a_scorer(
     ]
     assert len(shared) > 10
     assert all(left == pytest.approx(right, abs=1e-3) for left, right in shared)
+
+
+def test_ctc_alone_is_its_best_path(
+    trained_owsm: Path, owsm: Owsm, good: list[Utterance], tone_corpus: Any, tmp_path: Path
+) -> None:
+    rows = decode(good, trained_owsm, None, "decode.ctc_weight=1", "decode.ctc.method=greedy")
+    for utterance, row in zip(good, rows, strict=True):
+        with torch.inference_mode():
+            heard = owsm.model.ctc.log_softmax(encoded(owsm, utterance)[None])
+        tokens = best_path(heard[:, : frames_of(owsm, round(utterance.duration * RATE))])[0]
+        assert row.best.text == " ".join(owsm.text(tokens.tolist()).split())
+    assert len({row.best.text for row in rows}) > 3
+    train_ngram([tone_corpus.train], tmp_path / "lm", order=3)
+    one = "decode.ctc.processes=1"
+    rows = decode(good, trained_owsm, tmp_path / "lm", "decode.ctc_weight=1", one)
+    assert all(row.best.lm_score is not None for row in rows)
 
 
 def test_length_bonus_and_limit(trained_owsm: Path, good: list[Utterance]) -> None:
