@@ -10,6 +10,7 @@ import importlib.util
 import json
 import re
 import sys
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -57,6 +58,14 @@ _PLAIN = re.compile(r"(?:[a-z ,?!]|\.(?!\.))*")
 _TO_SPACE = str.maketrans(",?!.", "    ")
 _WHOLE_WORD = re.compile(r"\\b([a-z]+)\\b")
 
+# Texts that are normalised in parts: words, digits, apostrophes inside words, marks at their ends.
+# One space: the normaliser does not see "he's been" where there are two.
+_PARTED = re.compile(r"(?:[a-z0-9]++(?:'[a-z]++)*+[,?!.]?+(?: (?!\Z)|\Z))*+")
+_LETTERS = re.compile(r"[a-z]+")
+_NO_SYMBOLS = re.compile(r"[a-z0-9 ]*+")
+# What is joined with the word or the number in front: "he's been", "7 th".
+_JOINED = frozenset({"been", "gone", "done", "got", "and", "st", "nd", "rd", "th", "s"})
+
 
 @cache
 def _special_words() -> frozenset[str]:
@@ -75,8 +84,9 @@ def _special_words() -> frozenset[str]:
 def normalize_english(text: str) -> str:
     """Return ``text`` as the competition compares it.
 
-    The normaliser takes 75 us or more a call; texts of plain words, where it only looks up
-    spellings, take a short cut (25 times faster) that a property test holds to the same output.
+    The normaliser takes 75 us or more a call. Texts of plain words, where it only looks up
+    spellings, take a short cut, and others are put together from parts that were seen before;
+    property tests hold both to the same output.
 
     >>> normalize_english("Um, he's got colour\\u2014 twenty-one of them!")
     'he has got color 21 of them'
@@ -88,4 +98,40 @@ def normalize_english(text: str) -> str:
         if _special_words().isdisjoint(words):
             spelling = normalizer.standardize_spellings.mapping
             return " ".join([spelling.get(word, word) for word in words])
+    if _PARTED.fullmatch(lower):
+        done = [_part(part) for part in _parts(lower.split())]
+        if None not in done:
+            return " ".join(filter(None, done))
     return normalizer(text).strip()
+
+
+def _parts(words: Iterable[str]) -> list[str]:
+    """Return words in groups none of which changes what the normaliser makes of another."""
+    parts: list[str] = []
+    for word in words:
+        if parts and not _starts_anew(word):
+            parts[-1] += " " + word
+        else:
+            parts.append(word)
+    return parts
+
+
+@lru_cache(maxsize=1 << 16)
+def _starts_anew(word: str) -> bool:
+    """Return whether a word begins with one that no number, "um" or contraction reaches over."""
+    letters = _LETTERS.match(word)
+    # "n't" is cut off: "onen't" is "one not".
+    heads = {letters[0], letters[0].removesuffix("n")} if letters else {""}
+    return heads.isdisjoint(_JOINED | _special_words() | {""})
+
+
+@lru_cache(maxsize=1 << 17)
+def _part(part: str) -> str | None:
+    """Return a part as it is compared; None where the whole text has to be looked at.
+
+    The normaliser looks for symbols' neighbours and for "and a half" beyond the part.
+    """
+    if "half" in part:
+        return None
+    done = _normalizer()(part).strip()
+    return done if _NO_SYMBOLS.fullmatch(done) else None

@@ -106,6 +106,23 @@ def test_short_cut_of_plain_words_changes_nothing(text: str, capital: bool) -> N
     assert normalize_english(text) == " ".join(_normalizer()(text).split())
 
 
+def texts_in_parts() -> st.SearchStrategy[str]:
+    """Texts of words that stand alone and of words that reach over others."""
+    words = ["dog", "he", "a", "n't", "onen't", "sn't", "andn't", "he's", "it's", "w7", "7", "7s"]
+    words += ["th", "s", "st", "been", "got", "gone", "done", "been7", "um", "um'x", "one7", "1"]
+    words += ["and", "half", "i'ma", "y'all", "o'clock", "01", "double", "minus", "point", "per"]
+    words += ["cents", "dollars", "percent", "hundred", "two", "oh", "th7", "don't", "he'd", "mr"]
+    word = st.tuples(st.sampled_from(words), st.sampled_from(["", "", "", "", ",", ".", "?"]))
+    return st.lists(word.map("".join), max_size=8).map(" ".join)
+
+
+@settings(max_examples=1500)
+@given(texts_in_parts(), st.sampled_from([" ", " ", "  "]))
+def test_texts_normalised_in_parts_are_the_same(text: str, space: str) -> None:
+    text = text.replace(" ", space)
+    assert normalize_english(text) == " ".join(_normalizer()(text).split())
+
+
 def test_every_spelling_and_special_word_alone_and_twice() -> None:
     normalizer = _normalizer()
     words = {*normalizer.standardize_numbers.words, *normalizer.standardize_spellings.mapping}
