@@ -84,7 +84,10 @@ def sausages(
             pairs = [(row[one.keys], one) for one in heard[voting[place]]]
             groups.append(sorted(pairs, key=itemgetter(0)))
         voters = [
-            [Voter(row, one.member, one.weight, one.confidences) for row, one in group]
+            [
+                Voter(row, one.member, one.weight, one.confidences if options.alpha < 1 else None)
+                for row, one in group
+            ]
             for group in groups
         ]
         votes = cast_votes(networks, voters, options)

@@ -51,17 +51,19 @@ def _heaviest(
 ) -> list[Spelled]:
     """Return the way through the pieces on which every key has the most votes, from the end on."""
     votes = [0] * (len(keys) + 1)
-    step = [Spelled(n, 1, (key,)) for n, key in enumerate(keys)]
+    step: list[Spelled | None] = [None] * len(keys)
     for n in range(len(keys) - 1, -1, -1):
         votes[n] = votes[n + 1]
-        for (words, width), pieces in sorted(found.get(n, {}).items()):
-            total = width * sum(piece.weight for piece in pieces) + votes[n + width]
+        kinds = found.get(n, {})
+        for words, width in sorted(kinds) if len(kinds) > 1 else kinds:
+            pieces = kinds[words, width]
+            total = width * sum([piece.weight for piece in pieces]) + votes[n + width]
             if total > votes[n]:
                 votes[n], step[n] = total, Spelled(n, width, words, tuple(pieces))
     way, n = [], 0
     while n < len(keys):
-        way.append(step[n])
-        n += step[n].keys
+        way.append(step[n] or Spelled(n, 1, (keys[n],)))
+        n += way[-1].keys
     return way
 
 
@@ -93,4 +95,5 @@ def timed_words(spelled: Sequence[Spelled], confidences: Sequence[float]) -> tup
 
 
 def _mean(times: list[float]) -> float | None:
+    # Sorted: the sum of floats hangs on their order.
     return round(sum(sorted(times)) / len(times), 4) if times else None

@@ -73,11 +73,13 @@ class Sausage:
                 self.shares.append({words[0]: 1.0})
                 self._tied.append([words[0]])
                 continue
-            # Stable: of equals the voter nearest to all others comes first.
-            here = [-own[slot] for own in score]
-            order = sorted(range(len(here)), key=here.__getitem__)
-            self.shares.append({words[n]: support[n][slot] / total[slot] for n in order})
-            self._tied.append(list({words[n]: 0 for n in order if here[n] == min(here)}))
+            # All who say a word have the same sums. Stable: of words with equal ones that comes
+            # first which the voter nearest to all others says.
+            first = {word: words.index(word) for word in dict.fromkeys(words)}
+            sums = {word: score[n][slot] for word, n in first.items()}
+            order = sorted(sums, key=sums.__getitem__, reverse=True)
+            self.shares.append({w: support[first[w]][slot] / total[slot] for w in order})
+            self._tied.append([word for word in order if sums[word] == sums[order[0]]])
 
     def break_ties(self, ngram: NGram) -> None:
         """Let the n-gram choose among words with equally many votes (not between word and gap)."""
@@ -135,6 +137,12 @@ class Sausage:
 
     def _ways(self, count: int) -> list[tuple[float, list[int]]]:
         """Return the ``count`` best ways: natural-log score, and the word of each slot."""
+        if count == 1:
+            best = [next(iter(shares.items())) for shares in self.shares]
+            total = 0.0
+            for _, share in best:
+                total += math.log(share)
+            return [(total, [word for word, _ in best])]
         ways: list[tuple[float, list[int]]] = [(0.0, [])]
         for shares in self.shares:
             arcs = list(shares.items())[:count]
@@ -144,7 +152,7 @@ class Sausage:
                 for word, share in arcs
             ]
             # Stable: of equals the one whose words come first in their slots.
-            ways = heapq.nlargest(count, grown, key=lambda one: one[0]) if count > 1 else grown
+            ways = heapq.nlargest(count, grown, key=lambda one: one[0])
         return ways
 
     def _write(self, score: float, way: Sequence[int]) -> Hypothesis:
@@ -161,17 +169,21 @@ class Sausage:
         pieces = []
         for voter, said, weight in zip(self.voters, self.said, self.weight, strict=False):
             own = [slot for slot, word in enumerate(said) if word]
+            if len(voter.units) == len(own):  # one key each
+                pieces += [
+                    Piece(place[slot], unit, weight, _words(voter, unit))
+                    for slot, unit in zip(own, voter.units, strict=True)
+                    if said[slot] == way[slot]
+                ]
+                continue
             done = 0
             for unit in voter.units:
                 slot, width = own[done], len(unit.keys)
-                if width == 1:
-                    stands = said[slot] == way[slot]
-                else:
-                    here = own[done : done + width]
-                    first = place.get(slot, 0)
-                    stands = slots[first : first + width] == here and all(
-                        said[slot] == way[slot] for slot in here
-                    )
+                here = own[done : done + width]
+                first = place.get(slot, 0)
+                stands = slots[first : first + width] == here and all(
+                    said[slot] == way[slot] for slot in here
+                )
                 done += width
                 if stands:
                     pieces.append(Piece(place[slot], unit, weight, _words(voter, unit)))
