@@ -90,7 +90,7 @@ def sausages(
             ]
             for group in groups
         ]
-        votes = cast_votes(networks, voters, options)
+        votes = cast_votes(networks, voters, options).by_utterance()
         for b, (place, group) in enumerate(zip(places, groups, strict=True)):
             yield (
                 voting[place],

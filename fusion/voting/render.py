@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
-from fusion.voting.tokens import Keys, Space, Unit, scored
+from fusion.voting.tokens import Keys, Space, scored
 from manifests import Word
 
+Writer = tuple[int, tuple[Word, ...] | None]
+"""The weight of a voter who wrote something so, and its words where it gave times."""
 
-class Piece(NamedTuple):
-    """A voter's unit whose keys stand in the winning sequence, from ``first`` on."""
-
-    first: int
-    unit: Unit
-    weight: int
-    words: tuple[Word, ...] | None = None  # the unit's, where the voter gave times
+Written = Mapping[tuple[tuple[str, ...], int], Sequence[Writer]]
+"""Who wrote the keys from one place on as which words; the number tells how many keys."""
 
 
 class Spelled(NamedTuple):
@@ -26,40 +23,36 @@ class Spelled(NamedTuple):
     first: int
     keys: int
     words: tuple[str, ...]
-    pieces: tuple[Piece, ...] = ()  # of all who wrote it so; none: the key itself is written
+    writers: Sequence[Writer] = ()  # all who wrote it so; none: the key itself is written
 
 
-def spell(keys: Keys, pieces: Iterable[Piece], space: Space) -> list[Spelled]:
+def spell(keys: Keys, written: Sequence[Written], space: Space) -> list[Spelled]:
     """Return the spelling of ``keys`` that most votes stand behind.
+
+    ``written`` says for each key what voters wrote from it on.
 
     It is scored as ``keys`` where any spelling is: "one" and "two" side by side are "12" to the
     scorer, and no text is "1 2". Then the nearest is taken.
     """
-    found: dict[int, dict[tuple[tuple[str, ...], int], list[Piece]]] = {}
-    for piece in pieces:
-        kind = (piece.unit.words, len(piece.unit.keys))
-        found.setdefault(piece.first, {}).setdefault(kind, []).append(piece)
-    spelled = _heaviest(keys, found)
+    spelled = _heaviest(keys, written)
     if scored(_text(spelled), space).split() == list(keys):
         return spelled
     plain = [Spelled(n, 1, (key,)) for n, key in enumerate(keys)]
     return min(spelled, plain, key=lambda way: _distance(way, keys, space))
 
 
-def _heaviest(
-    keys: Keys, found: dict[int, dict[tuple[tuple[str, ...], int], list[Piece]]]
-) -> list[Spelled]:
-    """Return the way through the pieces on which every key has the most votes, from the end on."""
+def _heaviest(keys: Keys, written: Sequence[Written]) -> list[Spelled]:
+    """Return the way through ``written`` on which, from the end on, keys have the most votes."""
     votes = [0] * (len(keys) + 1)
     step: list[Spelled | None] = [None] * len(keys)
     for n in range(len(keys) - 1, -1, -1):
         votes[n] = votes[n + 1]
-        kinds = found.get(n, {})
+        kinds = written[n]
         for words, width in sorted(kinds) if len(kinds) > 1 else kinds:
-            pieces = kinds[words, width]
-            total = width * sum([piece.weight for piece in pieces]) + votes[n + width]
+            writers = kinds[words, width]
+            total = width * sum([weight for weight, _ in writers]) + votes[n + width]
             if total > votes[n]:
-                votes[n], step[n] = total, Spelled(n, width, words, tuple(pieces))
+                votes[n], step[n] = total, Spelled(n, width, words, writers)
     way, n = [], 0
     while n < len(keys):
         way.append(step[n] or Spelled(n, 1, (keys[n],)))
@@ -83,7 +76,7 @@ def timed_words(spelled: Sequence[Spelled], confidences: Sequence[float]) -> tup
     words = []
     for part in spelled:
         confidence = min(confidences[part.first : part.first + part.keys])
-        timed = [piece.words for piece in part.pieces if piece.words]
+        timed = [given for _, given in part.writers if given]
         for n, text in enumerate(part.words):
             here = [given[n] for given in timed]
             starts = [word.start for word in here if word.start is not None]

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from fusion.voting.network import Networks
-from fusion.voting.render import Piece, spell, timed_words
+from fusion.voting.render import Writer, Written, spell, timed_words
 from fusion.voting.tokens import Keys, Space, Unit
 from fusion.voting.vote import Votes
 from manifests import Arc, Hypothesis, Word
@@ -158,36 +158,33 @@ class Sausage:
     def _write(self, score: float, way: Sequence[int]) -> Hypothesis:
         parts = [(slot, key) for slot, n in enumerate(way) for key in self.vocabulary[n].split()]
         slots, keys = [slot for slot, _ in parts], tuple(key for _, key in parts)
-        spelled = spell(keys, self._pieces(slots, way), self.space)
+        spelled = spell(keys, self._written(slots, way), self.space)
         sure = [round(self.shares[slot][way[slot]], 6) for slot in slots]
         words = timed_words(spelled, sure)
         return Hypothesis(text=" ".join(w.text for w in words), score=score, words=words)
 
-    def _pieces(self, slots: Sequence[int], way: Sequence[int]) -> list[Piece]:
+    def _written(self, slots: Sequence[int], way: Sequence[int]) -> list[Written]:
         """Return the voters' units that are whole in ``way``, whose words are in ``slots``."""
         place = {slot: n for n, slot in enumerate(slots)}
-        pieces = []
+        written: list[dict[tuple[tuple[str, ...], int], list[Writer]]] = [{} for _ in slots]
         for voter, said, weight in zip(self.voters, self.said, self.weight, strict=False):
             own = [slot for slot, word in enumerate(said) if word]
-            if len(voter.units) == len(own):  # one key each
-                pieces += [
-                    Piece(place[slot], unit, weight, _words(voter, unit))
-                    for slot, unit in zip(own, voter.units, strict=True)
-                    if said[slot] == way[slot]
-                ]
-                continue
-            done = 0
+            given, simple, done = voter.words, len(voter.units) == len(own), 0
             for unit in voter.units:
-                slot, width = own[done], len(unit.keys)
-                here = own[done : done + width]
-                first = place.get(slot, 0)
-                stands = slots[first : first + width] == here and all(
-                    said[slot] == way[slot] for slot in here
-                )
+                slot, width = own[done], 1 if simple else len(unit.keys)
+                stands = said[slot] == way[slot]
+                if width > 1:
+                    here = own[done : done + width]
+                    first = place.get(slot, 0)
+                    stands = slots[first : first + width] == here and all(
+                        said[slot] == way[slot] for slot in here
+                    )
                 done += width
                 if stands:
-                    pieces.append(Piece(place[slot], unit, weight, _words(voter, unit)))
-        return pieces
+                    words = given and given[unit.first : unit.first + len(unit.words)]
+                    kinds = written[place[slot]]
+                    kinds.setdefault((unit.words, width), []).append((weight, words))
+        return list(written)
 
     def _spelling(self, slot: int, word: int) -> str:
         """Return how most write a word of a slot; its key where all write it as part of a unit."""
@@ -204,9 +201,3 @@ class Sausage:
             if len(unit.keys) == 1:
                 votes[unit.text] += weight
         return min(votes, key=lambda text: (-votes[text], text)) if votes else key
-
-
-def _words(voter: Heard, unit: Unit) -> tuple[Word, ...] | None:
-    if voter.words is None:
-        return None
-    return voter.words[unit.first : unit.first + len(unit.words)]

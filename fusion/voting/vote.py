@@ -85,6 +85,16 @@ class Votes:
     total: Longs
     score: Longs
 
+    def by_utterance(self) -> Votes:
+        """Return the same arrays with the numbers of each utterance side by side in memory."""
+        return Votes(
+            weight=np.asfortranarray(self.weight),
+            said=np.asfortranarray(self.said),
+            support=np.asfortranarray(self.support),
+            total=np.asfortranarray(self.total),
+            score=np.asfortranarray(self.score),
+        )
+
     @property
     def winner(self) -> NDArray[np.intp]:
         """The voters (S, B) whose words win; of equals the one that is nearest to all others."""
