@@ -105,6 +105,23 @@ def normalize_english(text: str) -> str:
     return normalizer(text).strip()
 
 
+def words_stand_alone(text: str) -> bool:
+    """Return whether ``text`` is compared as its words would be one by one; if unsure, False.
+
+    >>> words_stand_alone("don't go"), words_stand_alone("twenty one")
+    (True, False)
+    """
+    lower = text.lower()
+    if not _PARTED.fullmatch(lower):
+        return False
+    first, *others = lower.split(" ")
+    return (
+        all(map(_starts_anew, others))
+        and _part(first) is not None
+        and None not in map(_part, others)
+    )
+
+
 def _parts(words: Iterable[str]) -> list[str]:
     """Return words in groups none of which changes what the normaliser makes of another."""
     parts: list[str] = []

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from scoring.normalize import normalize_english
+from scoring.normalize import normalize_english, words_stand_alone
 
 Space = Literal["scorer", "words"]
 """Where words are compared: as the scorer's normaliser leaves them, or as written but for case."""
@@ -66,7 +66,11 @@ def units_of(text: str, space: Space) -> tuple[Unit, ...]:
     words = tuple(straighten(text).split())
     if space == "words":
         return tuple(Unit((word,), (_word_key(word),), n) for n, word in enumerate(words))
-    return tuple(unit for unit in _cut(words, 0, scored(text, space).split()) if unit.keys)
+    if words_stand_alone(text):
+        units: Sequence[Unit] = [_unit(word, n) for n, word in enumerate(words)]
+    else:
+        units = _cut(words, 0, scored(text, space).split())
+    return tuple([unit for unit in units if unit.keys])
 
 
 @lru_cache(maxsize=1 << 16)
@@ -77,6 +81,11 @@ def _word_key(word: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def _alone(word: str) -> tuple[str, ...]:
     return tuple(normalize_english(word).split())
+
+
+@lru_cache(maxsize=1 << 17)
+def _unit(word: str, first: int) -> Unit:
+    return Unit((word,), _alone(word), first)
 
 
 def _cut(words: tuple[str, ...], first: int, keys: Sequence[str]) -> list[Unit]:
