@@ -16,8 +16,6 @@ from pathlib import Path
 
 from fusion.folds import held_out, read_dev
 from fusion.oracle import format_oracle, oracle
-from fusion.pool import Ballot
-from fusion.truth import outcome
 from fusion.tuning.climb import development
 from fusion.tuning.methods import KINDS
 from manifests import write_rows
@@ -62,7 +60,7 @@ def main() -> None:
         started = time.perf_counter()
         learner = kind.learner(dev)
         rows = held_out(learner, dev.ballots, dev.references)
-        errors = outcome([Ballot(row.utt_id, (row,)) for row in rows], dev.references).errors.sum()
+        errors = dev.errors_of(rows).sum()
         fitted = learner.fit(dev.ballots, dev.references)
         seconds = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from fusion.folds import NO_MANIFEST, Fitted, References
+from fusion.folds import NO_MANIFEST, Fitted, References, without_texts
 from fusion.pool import Ballot, read_pool
 from fusion.tuning.subset import Subset
 from fusion.tuning.tuned import Tuned, read_tuned
@@ -59,11 +59,7 @@ def apply_file(tuned_file: Path, folder: Path, out: Path, manifest: Path | None 
     paths = member_files(tuned, folder)
     known: References = NO_MANIFEST
     if manifest is not None:
-        # Whoever combines sees no text.
-        known = {
-            row.utt_id: msgspec.structs.replace(row, text=None)
-            for row in read_rows(manifest, Utterance)
-        }
+        known = without_texts({row.utt_id: row for row in read_rows(manifest, Utterance)})
     asked = Subset(tuple(range(len(tuned.members))), tuned.model())
     made = {"tuned": str(tuned_file), "method": tuned.method, "members": paths}
     count = 0

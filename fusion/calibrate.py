@@ -77,11 +77,6 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     members: tuple[MemberCalibration, ...]
 
-    @property
-    def nulls(self) -> tuple[float, ...]:
-        """Each member's probability that a word which only others heard was not said."""
-        return tuple(member.null for member in self.members)
-
     def of(self, names: Sequence[str]) -> Calibration:
         """Return the calibration of these members in this order; ValueError on an unknown one."""
         known = {member.name: member for member in self.members}

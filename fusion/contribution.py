@@ -26,11 +26,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.folds import held_out, read_dev
+from fusion.folds import held_out, read_dev, without_texts
 from fusion.oracle import Oracle, format_oracle, oracle
 from fusion.parallel import MANY, in_order, processors
-from fusion.pool import Ballot
-from fusion.truth import outcome
 from fusion.tuning.climb import Dev, development
 from fusion.tuning.methods import KINDS
 from fusion.tuning.subset import of_members
@@ -130,14 +128,10 @@ def _errors(method: str, dev: Dev, test: Dev | None, members: Sequence[int]) -> 
     if test is None:
         judged, rows = dev, held_out(learner, some.ballots, some.references, _FOLDS)
     else:
-        # Whoever combines sees no text.
-        blind = {
-            utt_id: msgspec.structs.replace(row, text=None)
-            for utt_id, row in test.references.items()
-        }
         fitted = learner.fit(some.ballots, some.references)
-        judged, rows = test, list(fitted.apply(of_members(test.ballots, members), blind))
-    return outcome([Ballot(row.utt_id, (row,)) for row in rows], judged.references).errors[:, 0]
+        asked = of_members(test.ballots, members)
+        judged, rows = test, list(fitted.apply(asked, without_texts(test.references)))
+    return judged.errors_of(rows)
 
 
 def _interval(missed: Ints, judged: Dev) -> tuple[float, float] | None:

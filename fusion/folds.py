@@ -66,10 +66,7 @@ def held_out(
     Whoever applies sees no text. ValueError where there are fewer than two utterances.
     """
     place = fold_of([references[ballot.utt_id] for ballot in ballots], folds)
-    blind = {
-        ballot.utt_id: msgspec.structs.replace(references[ballot.utt_id], text=None)
-        for ballot in ballots
-    }
+    blind = without_texts({b.utt_id: references[b.utt_id] for b in ballots})
     rows: list[NBest | None] = [None] * len(ballots)
     for fold in sorted(set(place)):
         inside = [i for i, at in enumerate(place) if at == fold]
@@ -79,6 +76,11 @@ def held_out(
         for i, row in zip(inside, combined, strict=True):
             rows[i] = row
     return [row for row in rows if row is not None]
+
+
+def without_texts(references: References) -> References:
+    """Return the utterances as whoever combines may see them."""
+    return {utt_id: msgspec.structs.replace(row, text=None) for utt_id, row in references.items()}
 
 
 def fold_of(utterances: Sequence[Utterance], folds: int = FOLDS) -> list[int]:

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -40,13 +40,14 @@ from lm.model import CausalOptions, LanguageModel, Remembering, open_lm
 from lm.rescore import add_lm_arguments, causal_options, weights_path
 from lm.weights import Weights, search
 from manifests import NBest, RowWriter, write_atomic
-from scoring.counts import count_errors
 from scoring.normalize import normalize_english
 
 if TYPE_CHECKING:
     from fusion.tuning.climb import Ints
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SYSTEM = "rescore"
 _ROWS = 256  # that are judged together
@@ -108,7 +109,7 @@ def tune_rescoring(dev: Dev, lms: Sequence[LanguageModel]) -> tuple[Settings, Su
     alone = MbrSearch(dev)
     method = Rescoring(alone, [Remembering(lm) for lm in lms])
     errors, without = (
-        errors_of(held_out(one, dev.ballots, dev.references), dev) for one in (method, alone)
+        dev.errors_of(held_out(one, dev.ballots, dev.references)) for one in (method, alone)
     )
     found = method.fit(dev.ballots, dev.references)
     assert isinstance(found.fitted, Rescorer)
@@ -133,19 +134,6 @@ def helps(errors: Ints, without: Ints, dev: Dev) -> bool:
     """
     saved = without - errors
     return int(saved.sum()) > dev.standard_error(saved)
-
-
-def errors_of(rows: Iterable[NBest], dev: Dev) -> Ints:
-    """Return the word errors of each row, (N,), in the order of the rows, which is dev's."""
-    import numpy as np
-
-    return np.array(
-        [
-            count_errors(truth.split(), normalize_english(row.best.text).split()).errors
-            for truth, row in zip(dev.truths, rows, strict=True)
-        ],
-        dtype=np.int64,
-    )
 
 
 def rescore_pool(
@@ -190,9 +178,30 @@ def rescore_pool(
     with RowWriter(out, meta=made) as writer:
         for row in found.apply(read_pool(hypotheses)):
             writer.write(row)
-        encoded = msgspec.json.format(msgspec.json.encode(settings)).decode()
-        write_atomic(weights_path(out), encoded + "\n")
+        write_settings(out, settings)
     return settings
+
+
+def write_settings(out: Path, settings: msgspec.Struct) -> None:
+    """Keep beside a rescored file what was tuned for it."""
+    encoded = msgspec.json.format(msgspec.json.encode(settings)).decode()
+    write_atomic(weights_path(out), encoded + "\n")
+
+
+def read_settings(path: Path, kind: type[T]) -> T:
+    """Return what was tuned before; ValueError where the file holds something else."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def check_settings_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the command unless it was given settings, or what they are tuned on."""
+    if (args.settings is None) == (args.tune_on is None) or (args.tune_on is None) != (
+        args.ref is None
+    ):
+        parser.error("give --settings, or --tune-on with --ref")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -210,12 +219,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--settings", type=Path, metavar="R.weights.json", help="tuned before")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    if (args.settings is None) == (args.tune_on is None) or (args.tune_on is None) != (
-        args.ref is None
-    ):
-        parser.error("give --settings, or --tune-on with --ref")
+    check_settings_arguments(parser, args)
     try:
-        settings = None if args.settings is None else _read_settings(args.settings)
+        settings = None if args.settings is None else read_settings(args.settings, Settings)
         found = rescore_pool(
             args.hypotheses,
             args.lm,
@@ -230,13 +236,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     log.info("members %s, weights %s", ", ".join(found.members), found.weights)
     return 0
-
-
-def _read_settings(path: Path) -> Settings:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Settings)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 if __name__ == "__main__":

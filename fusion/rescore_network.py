@@ -29,15 +29,14 @@ import msgspec
 
 from fusion.folds import NO_MANIFEST, References, held_out
 from fusion.pool import Ballot
-from fusion.rescore import errors_of, helps
+from fusion.rescore import check_settings_arguments, helps, read_settings, write_settings
 from fusion.tuning.climb import development
 from lm.model import CausalOptions, LanguageModel, open_lm
 from lm.network import rescore_networks, tune_networks
-from lm.rescore import add_lm_arguments, causal_options, weights_path
+from lm.rescore import add_lm_arguments, causal_options
 from lm.weights import Weights
-from manifests import NBest, RowWriter, WordNetwork, read_rows, write_atomic
-from scoring.counts import count_errors
-from scoring.normalize import normalize_english
+from manifests import NBest, RowWriter, WordNetwork, read_rows
+from scoring.metric import count_word_errors
 from scoring.pairs import read_references
 
 log = logging.getLogger(__name__)
@@ -90,8 +89,8 @@ def tune_network_rescoring(
     neutral = Weights(alphas=(0.0,) * len(lms))
     votes = _Chooser({network.utt_id: network for network in known}, lms, ways, neutral)
     dev = development((), ballots, references)
-    errors = errors_of(held_out(votes, ballots, references), dev)
-    without = errors_of(votes.apply(ballots), dev)
+    errors = dev.errors_of(held_out(votes, ballots, references))
+    without = dev.errors_of(votes.apply(ballots))
     found = votes.fit(ballots, references) if helps(errors, without, dev) else votes
     return Settings(
         ways=ways,
@@ -102,8 +101,7 @@ def tune_network_rescoring(
 
 
 def _errors(reference: str, hypothesis: str) -> int:
-    words = normalize_english(reference).split(), normalize_english(hypothesis).split()
-    return count_errors(*words).errors
+    return count_word_errors([reference], [hypothesis]).errors
 
 
 def rescore_network_file(
@@ -140,8 +138,7 @@ def rescore_network_file(
     with RowWriter(out, meta=made) as writer:
         for row in rescore_networks(networks, models, settings.weights, settings.ways):
             writer.write(row)
-        encoded = msgspec.json.format(msgspec.json.encode(settings)).decode()
-        write_atomic(weights_path(out), encoded + "\n")
+        write_settings(out, settings)
     return settings
 
 
@@ -161,10 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--settings", type=Path, metavar="R.weights.json", help="tuned before")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    if (args.settings is None) == (args.tune_on is None) or (args.tune_on is None) != (
-        args.ref is None
-    ):
-        parser.error("give --settings, or --tune-on with --ref")
+    check_settings_arguments(parser, args)
     if args.ways < 1:
         parser.error(f"--ways is {args.ways}, must be >= 1")
     try:
@@ -172,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.networks,
             args.lm,
             args.out,
-            settings=None if args.settings is None else _read_settings(args.settings),
+            settings=None if args.settings is None else read_settings(args.settings, Settings),
             tune_on=args.tune_on,
             references=args.ref,
             ways=args.ways,
@@ -183,13 +177,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     log.info("%s", found.weights)
     return 0
-
-
-def _read_settings(path: Path) -> Settings:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Settings)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
 Floats = NDArray[np.floating[Any]]
 
@@ -45,25 +48,30 @@ class Trees(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return np.asarray(1 / (1 + np.exp(-total)))
 
 
+def classifier(seed: int) -> HistGradientBoostingClassifier:
+    """Return what scikit-learn is to fit."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(
+        max_iter=250,
+        learning_rate=0.06,
+        max_leaf_nodes=24,
+        min_samples_leaf=40,
+        l2_regularization=1.0,
+        max_features=0.4,
+        early_stopping=False,
+        random_state=seed,
+    )
+
+
 def fit_trees(features: Floats, right: NDArray[np.bool_], *, seeds: int = 2) -> Trees:
     """Return trees that tell the rows that are ``right``; the mean of ``seeds`` fits.
 
     Each fit draws other features for each split. No feature may be NaN.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     start, trees = 0.0, []
     for seed in range(seeds):
-        model = HistGradientBoostingClassifier(
-            max_iter=250,
-            learning_rate=0.06,
-            max_leaf_nodes=24,
-            min_samples_leaf=40,
-            l2_regularization=1.0,
-            max_features=0.4,
-            early_stopping=False,
-            random_state=seed,
-        ).fit(features, right)
+        model = classifier(seed).fit(features, right)
         # scikit-learn has no public way to its trees; a test holds the sum to predict_proba.
         start += float(model._baseline_prediction.item()) / seeds
         trees += [_tree(predictor.nodes, 1 / seeds) for (predictor,) in model._predictors]

@@ -34,8 +34,6 @@ import msgspec
 from fusion.folds import FOLDS, fold_of, held_out, read_dev
 from fusion.oracle import oracle
 from fusion.parallel import MANY, in_order, processors
-from fusion.pool import Ballot
-from fusion.truth import outcome
 from fusion.tuning.climb import Dev, development
 from fusion.tuning.committee import committee, plain, vote
 from fusion.tuning.methods import COMMITTEE, KINDS, MEMBER, committee_of
@@ -143,24 +141,19 @@ def _try(name: str, dev: Dev) -> Trial | str:
         if name == MEMBER:  # it is dev that is no good
             raise
         return str(error)
-    again = list(fitted.apply(dev.ballots, dev.references))
+    again = fitted.apply(dev.ballots, dev.references)
     seconds = time.perf_counter() - started
-    errors = _errors(rows, dev)
-    return Trial(name, rows, errors, fitted, int(_errors(again, dev).sum()), seconds)
+    errors = dev.errors_of(rows)
+    return Trial(name, rows, errors, fitted, int(dev.errors_of(again).sum()), seconds)
 
 
 def _committee(parts: Sequence[Trial], dev: Dev) -> Trial:
     started = time.perf_counter()
     rows = list(vote([trial.rows for trial in parts]))
     fitted = committee([(trial.method, trial.fitted) for trial in parts])
-    again = _errors(list(fitted.apply(dev.ballots, dev.references)), dev)
+    again = dev.errors_of(fitted.apply(dev.ballots, dev.references))
     seconds = time.perf_counter() - started
-    return Trial(COMMITTEE, rows, _errors(rows, dev), fitted, int(again.sum()), seconds)
-
-
-def _errors(rows: Sequence[NBest], dev: Dev) -> Ints:
-    ballots = [Ballot(row.utt_id, (row,)) for row in rows]
-    return outcome(ballots, dev.references).errors[:, 0]
+    return Trial(COMMITTEE, rows, dev.errors_of(rows), fitted, int(again.sum()), seconds)
 
 
 def choose(trials: Sequence[Trial], dev: Dev, mask: Mask) -> Trial:

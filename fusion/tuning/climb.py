@@ -7,12 +7,14 @@ their standard error over speakers; a step to something simpler when it costs no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fusion.folds import References, fold_of
 from fusion.pool import Ballot
+from manifests import NBest
+from scoring.counts import count_errors
 from scoring.metric import check_ids
 from scoring.normalize import normalize_english
 
@@ -51,6 +53,18 @@ class Dev:
         chosen = np.zeros(len(self.ballots), dtype=np.bool_)
         chosen[[self.position[ballot.utt_id] for ballot in ballots]] = True
         return chosen
+
+    def errors_of(self, rows: Iterable[NBest]) -> Ints:
+        """Return the word errors of each row, (N,); the rows are in the ballots' order."""
+        import numpy as np
+
+        return np.array(
+            [
+                count_errors(truth.split(), normalize_english(row.best.text).split()).errors
+                for truth, row in zip(self.truths, rows, strict=True)
+            ],
+            dtype=np.int64,
+        )
 
     def standard_error(self, errors: Ints, mask: Mask | None = None) -> float:
         """Return the standard error of the sum of ``errors`` (N,), drawn by speaker.
@@ -147,3 +161,23 @@ class Climb(Generic[S]):
         if self.complexity(there) < self.complexity(here):
             return gain >= 0
         return gain > 0 and gain > self.step * self.dev.standard_error(saved, mask)
+
+
+def reweighted(
+    weights: Sequence[float], others: Callable[[float], Iterable[float]]
+) -> Iterator[tuple[float, ...]]:
+    """Yield the weights with one of them made each of its ``others``, except where all are 0.
+
+    >>> list(reweighted((1.0, 0.0), in_or_out))
+    [(1.0, 1.0)]
+    """
+    for m, weight in enumerate(weights):
+        for other in others(weight):
+            changed = (*weights[:m], other, *weights[m + 1 :])
+            if any(changed):
+                yield changed
+
+
+def in_or_out(weight: float) -> tuple[float, ...]:
+    """Return the weight of a member that is asked where it was not, or the other way round."""
+    return (0.0 if weight else 1.0,)

@@ -18,7 +18,7 @@ from fusion.mbr import (
     mix,
 )
 from fusion.pool import Ballot
-from fusion.tuning.climb import Climb, Dev
+from fusion.tuning.climb import Climb, Dev, in_or_out, reweighted
 from fusion.tuning.list_model import DevLists, scaled
 from fusion.tuning.subset import Subset
 
@@ -82,20 +82,16 @@ class MbrSearch:
 
 
 def _other_members(settings: Settings) -> Iterator[Settings]:
-    for m, weight in enumerate(settings.weights):
-        weights = (*settings.weights[:m], 0.0 if weight else 1.0, *settings.weights[m + 1 :])
-        if any(weights):
-            yield msgspec.structs.replace(settings, weights=weights)
+    for weights in reweighted(settings.weights, in_or_out):
+        yield msgspec.structs.replace(settings, weights=weights)
 
 
 def _neighbours(settings: Settings) -> Iterator[Settings]:
     replace = msgspec.structs.replace
-    for m, weight in enumerate(settings.weights):
-        for other in _WEIGHTS:
-            if other != weight:
-                weights = (*settings.weights[:m], other, *settings.weights[m + 1 :])
-                if any(weights):
-                    yield replace(settings, weights=weights)
+    for weights in reweighted(
+        settings.weights, lambda weight: [w for w in _WEIGHTS if w != weight]
+    ):
+        yield replace(settings, weights=weights)
     for factor in (0.5, 2.0):
         yield replace(settings, lists=tuple(scaled(one, factor) for one in settings.lists))
     yield replace(settings, loss="rate" if settings.loss == "errors" else "errors")

@@ -21,7 +21,7 @@ from fusion.calibrate import Calibration, fit_calibration
 from fusion.folds import References
 from fusion.mbr import ListModel
 from fusion.pool import Ballot
-from fusion.tuning.climb import Climb, Dev
+from fusion.tuning.climb import Climb, Dev, in_or_out, reweighted
 from fusion.tuning.list_model import LEAST, DevLists
 from fusion.tuning.subset import Subset
 from fusion.tuning.tuned_rover import Rover
@@ -252,19 +252,14 @@ class Booth:
 
 
 def _other_members(point: Point) -> Iterator[Point]:
-    for m, weight in enumerate(point.weights):
-        weights = (*point.weights[:m], 0.0 if weight else 1.0, *point.weights[m + 1 :])
-        if any(weights):
-            yield msgspec.structs.replace(point, weights=weights)
+    for weights in reweighted(point.weights, in_or_out):
+        yield msgspec.structs.replace(point, weights=weights)
 
 
 def _neighbours(point: Point) -> Iterator[Point]:
     replace = msgspec.structs.replace
-    for m, weight in enumerate(point.weights):
-        for other in (0.0, weight / 2, weight * 2) if weight else (1.0,):
-            weights = (*point.weights[:m], other, *point.weights[m + 1 :])
-            if any(weights):
-                yield replace(point, weights=weights)
+    for weights in reweighted(point.weights, _near):
+        yield replace(point, weights=weights)
     yield replace(point, nbest=not point.nbest)
     for agreement in _AGREEMENTS:
         yield replace(point, agreement=agreement)
@@ -275,6 +270,10 @@ def _neighbours(point: Point) -> Iterator[Point]:
     if point.alpha < 1:
         for null in _NULLS:
             yield replace(point, null=null)
+
+
+def _near(weight: float) -> tuple[float, ...]:
+    return (0.0, weight / 2, weight * 2) if weight else (1.0,)
 
 
 def _complexity(point: Point) -> float:

@@ -10,7 +10,7 @@ from fusion import arcs
 from fusion.arc_model import ArcMethod, ArcModel, load, save
 from fusion.pool import Ballot
 from fusion.slot_truth import slot_truth
-from fusion.trees import fit_trees
+from fusion.trees import classifier, fit_trees
 from fusion.variants import Lexicon, variants
 from fusion.voting.combine import fuse
 from fusion.voting.vote import VoteOptions
@@ -118,22 +118,11 @@ def test_it_learns_without_an_ngram_and_not_from_nothing():
 
 
 def test_trees_say_what_scikit_learn_says():
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     rng = np.random.default_rng(1)
     x = rng.normal(size=(500, 5))
     y = x[:, 0] * x[:, 1] > 0.1
     ours = fit_trees(x, y, seeds=1)
-    theirs = HistGradientBoostingClassifier(
-        max_iter=250,
-        learning_rate=0.06,
-        max_leaf_nodes=24,
-        min_samples_leaf=40,
-        l2_regularization=1.0,
-        max_features=0.4,
-        early_stopping=False,
-        random_state=0,
-    ).fit(x, y)
+    theirs = classifier(0).fit(x, y)
     new = rng.normal(size=(100, 5))
     assert np.allclose(ours.probability(new), theirs.predict_proba(new)[:, 1], atol=1e-9)
 

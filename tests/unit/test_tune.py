@@ -257,7 +257,7 @@ def test_what_was_searched_is_what_is_applied():
     fitted = search.fit(dev.ballots, dev.references)
     expected = search._errors(fitted.fitted)
     assert fitted.members == (0, 1, 2)
-    assert tune_command._errors(list(fitted.apply(dev.ballots)), dev).tolist() == expected.tolist()
+    assert dev.errors_of(list(fitted.apply(dev.ballots))).tolist() == expected.tolist()
 
 
 def test_the_voting_that_was_searched_is_that_of_rover():
@@ -276,7 +276,7 @@ def test_the_voting_that_was_searched_is_that_of_rover():
         Point(weights=(1.0, 1.1, 1.2), alpha=0.25, null=0.25),
     ):
         applied = search.subset(point, models, calibration)
-        found = tune_command._errors(list(applied.apply(dev.ballots)), dev)
+        found = dev.errors_of(list(applied.apply(dev.ballots)))
         searched = booth.errors(point)
         # The networks may differ a little: see the module. Weights that leave no ties.
         assert (found == searched).mean() > 0.93
