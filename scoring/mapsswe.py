@@ -2,6 +2,10 @@
 
 Gillick and Cox, "Some statistical issues in the comparison of speech recognition algorithms"
 (ICASSP 1989): errors are compared in segments that both systems bound by two correct words.
+
+Where every segment differs by the same number of errors (one system mends 40 words and breaks
+none) the differences have no variance and sc_stats gives Z = 0, "no difference". There the sign
+test decides: all n segments say the same, by chance with probability 2 ** (1 - n).
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ class Mapsswe(msgspec.Struct, frozen=True, kw_only=True):
 
     segments: int
     mean: float  # of first minus second, errors per segment
-    z: float
+    z: float  # of the sign test where all segments differ alike
     p: float  # two-sided
 
 
@@ -83,6 +87,8 @@ def _parse(printed: str, errors: Sequence[int]) -> Mapsswe:
     z = float(result[4])
     if (result[5] == "Yes") != (abs(z) > _Z_95):
         raise ValueError(f"sc_stats says {result[5]} to a difference with Z = {z}")
-    return Mapsswe(
-        segments=int(result[1]), mean=float(result[2]), z=z, p=math.erfc(abs(z) / math.sqrt(2))
-    )
+    segments, mean, deviation = int(result[1]), float(result[2]), float(result[3])
+    p = math.erfc(abs(z) / math.sqrt(2))
+    if mean and not deviation:
+        z, p = math.copysign(math.sqrt(segments), mean), 2.0 ** (1 - segments)
+    return Mapsswe(segments=segments, mean=mean, z=z, p=p)

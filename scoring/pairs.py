@@ -80,9 +80,11 @@ def score_system(system: str, refs: Sequence[Utterance], rows: Sequence[NBest]) 
 
 
 def _score(utterance: Utterance, row: NBest) -> Scored:
-    ref_raw = (utterance.text or "").split()
-    hyp_raw = [] if row.error is not None else row.best.text.split()
-    ref, hyp = normalize_english(" ".join(ref_raw)), normalize_english(" ".join(hyp_raw))
+    said = utterance.text or ""
+    heard = "" if row.error is not None else row.best.text
+    # As written: "he's  been" with two spaces is "he is been" to the competition's normaliser.
+    ref, hyp = normalize_english(said), normalize_english(heard)
+    ref_raw, hyp_raw = said.split(), heard.split()
     return Scored(
         utterance=utterance,
         ref=ref,
@@ -98,10 +100,11 @@ def _score(utterance: Utterance, row: NBest) -> Scored:
 def system_names(paths: Sequence[Path], rows: Sequence[Sequence[NBest]]) -> list[str]:
     """Return one unique name for each hypothesis file.
 
-    The rows' ``system`` where that tells the files apart, else the file's name, else its path.
+    The rows' ``system``, in one line, where that tells the files apart, else the file's name,
+    else its path.
     """
     candidates = [
-        [",".join(dict.fromkeys(row.system for row in file)) for file in rows],
+        [" ".join(",".join(dict.fromkeys(row.system for row in file)).split()) for file in rows],
         [path.name.split(".")[0] for path in paths],
         [str(path) for path in paths],
     ]

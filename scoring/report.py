@@ -36,7 +36,7 @@ def render_report(
     scores: Sequence[SystemScores],
     results: Sequence[Result],
     *,
-    sclite: Mapping[str, float],
+    sclite: Mapping[str, float | None],
     replicates: int,
     command: str,
 ) -> str:
@@ -94,7 +94,7 @@ def percent(rate: float | None, digits: int = 2) -> str:
 
 
 def _cell(value: str) -> str:
-    return value.replace("|", "\\|")
+    return " ".join(value.replace("|", "\\|").split())  # a line break would end the table
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
@@ -129,7 +129,9 @@ def _interval(result: Result) -> str:
 
 
 def _overall(
-    systems: Sequence[str], table: Mapping[tuple[str, str], Result], sclite: Mapping[str, float]
+    systems: Sequence[str],
+    table: Mapping[tuple[str, str], Result],
+    sclite: Mapping[str, float | None],
 ) -> str:
     found = [table[system, ALL] for system in systems]
     wers = _bold_best([result.wer for result in found], lambda i: percent(found[i].wer))

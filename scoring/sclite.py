@@ -8,6 +8,7 @@ What sclite would do to plain text, and what is done about it:
 - it folds case (``-s`` keeps it);
 - it reads ``{ a / b }``, ``(a)``, ``a;b``, ``a*``, ``@``, ``a\\b`` as mark-up and lines that begin
   with ``;;`` or ``**`` as comments (these characters are written as their full-width twins);
+- it stops at a NUL and never ends on a word of about 1,000 bytes (long ones get a stand-in);
 - it leaves out utterances that the hypothesis file lacks, and exits with 0 (sums are checked);
 - it takes the speaker from the id, up to the first hyphen (ids are written ``speaker-utt_id``).
 """
@@ -25,11 +26,13 @@ from manifests import Utterance, Word
 from manifests.formats.ctm import CtmLine, write_ctm
 from manifests.formats.stm import UNKNOWN_SPEAKER, StmLine, write_stm
 from manifests.formats.trn import TrnLine, write_trn
+from manifests.rows import digest_id
 from scoring.counts import ErrorCounts
 from scoring.sctk import run_sctk
 
 REPORTS = ("sys", "raw", "pra", "dtl", "sgml")
-_MARKUP = {ord(char): chr(ord(char) + 0xFEE0) for char in "(){}<>/\\*;@"}
+_MARKUP = {ord(char): chr(ord(char) + 0xFEE0) for char in "(){}<>/\\*;@"} | {0: "\u2400"}
+_LONGEST = 100  # characters of a word
 _INS, _DEL, _SUB = 3, 3, 4  # sclite's alignment costs
 
 _SCORES = re.compile(
@@ -102,12 +105,13 @@ def run_sclite_times(pairs: Sequence[Pair], system: str, folder: Path) -> Sclite
 
 
 def plain_words(words: Iterable[str]) -> list[str]:
-    """Return words without characters that sclite reads as mark-up (full-width twins instead).
+    """Return words that sclite takes as they are: no mark-up (full-width twins instead), not long.
 
     >>> plain_words(["(um)", "and/or"])
     ['\\uff08um\\uff09', 'and\\uff0for']
     """
-    return [word.translate(_MARKUP) for word in words]
+    plain = (word.translate(_MARKUP) for word in words)
+    return [word if len(word) <= _LONGEST else digest_id(word, word) for word in plain]
 
 
 def _start(folder: Path, system: str) -> str:

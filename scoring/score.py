@@ -34,6 +34,8 @@ from scoring.slices import ALL
 
 log = logging.getLogger(__name__)
 
+_TIMES = ".times"  # ends the name of the folder of sclite's reports on timed words
+
 
 def score(
     ref: Path,
@@ -59,30 +61,42 @@ def score(
     ]
     set_name = set_name or ref.name.split(".")[0]
     results = [row for one in scores for row in make_results(one, set_name, bootstrap)]
-    rates = {one.system: _run_sclite(one, out).counts.rate for one in scores} if sclite else {}
-    if times:
-        for one in scores:
-            _run_sclite_times(one, out)
-    command = shlex.join(["python", "-m", "scoring.score", "--ref", str(ref), "--hyp"])
-    command = " ".join([command, *(shlex.quote(str(path)) for path in hyps)])
+    folders = _folders(out, [one.system for one in scores])
+    rates: dict[str, float | None] = {}
+    for one, folder in zip(scores, folders, strict=True):
+        if sclite:
+            counts = _run_sclite(one, folder).counts
+            rates[one.system] = counts.rate if counts.words else None
+        if times:
+            _run_sclite_times(one, folder.with_name(folder.name + _TIMES))
+    words = ["--ref", ref, "--hyp", *hyps, "--out", out, *(["--times"] if times else [])]
+    command = shlex.join(["python", "-m", "scoring.score", *map(str, words)])
     report = render_report(scores, results, sclite=rates, replicates=bootstrap, command=command)
     write_atomic(out / "results.md", report)
     write_results(out / "results.json", results)
     return results
 
 
-def _folder(out: Path, system: str, suffix: str = "") -> Path:
-    safe = "".join(char if char.isalnum() or char in "._-" else "_" for char in system)
-    return out / "sclite" / (safe + suffix)
+def _folders(out: Path, systems: Sequence[str]) -> list[Path]:
+    """Return a folder of its own for each system's reports, whatever characters its name has."""
+    names: list[str] = []
+    for system in systems:
+        safe = "".join(char if char.isalnum() or char in "._-" else "_" for char in system)
+        base = name = safe.strip(".-") or "system"
+        number = 2
+        while {name, name + _TIMES, name.removesuffix(_TIMES)} & set(names):
+            name, number = f"{base}.{number}", number + 1
+        names.append(name)
+    return [out / "sclite" / name for name in names]
 
 
-def _run_sclite(scores: SystemScores, out: Path) -> ScliteSums:
+def _run_sclite(scores: SystemScores, folder: Path) -> ScliteSums:
     """Align the normalised texts with sclite."""
     pairs = [Pair(s.utterance, s.ref.split(), s.hyp.split()) for s in scores.utterances]
-    return run_sclite(pairs, scores.system, _folder(out, scores.system))
+    return run_sclite(pairs, folder.name, folder)
 
 
-def _run_sclite_times(scores: SystemScores, out: Path) -> ScliteSums:
+def _run_sclite_times(scores: SystemScores, folder: Path) -> ScliteSums:
     """Align timed words with sclite, in lower case and without punctuation.
 
     The competition's normaliser joins and splits words, which would leave them without times.
@@ -96,7 +110,7 @@ def _run_sclite_times(scores: SystemScores, out: Path) -> ScliteSums:
         words = [] if row.error is not None else words
         ref = normalize_text(scored.utterance.text or "").split()
         pairs.append(Pair(scored.utterance, ref, [word.text for word in words], words))
-    return run_sclite_times(pairs, scores.system, _folder(out, scores.system, ".times"))
+    return run_sclite_times(pairs, folder.name.removesuffix(_TIMES), folder)
 
 
 def _split(word: Word) -> list[Word]:
