@@ -24,6 +24,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,9 +101,8 @@ def _fuser(
         from fusion.nist.ctm_columns import has_confidences
         from fusion.nist.exact_batch import ExactBatch
 
-        if is_ctm(paths[0]):
-            import pyarrow.csv  # noqa: F401  before processes fork, or each would load it
-
+        # Before processes fork, or each would load it.
+        import_module("pyarrow.csv" if is_ctm(paths[0]) else "pyarrow.json")
         graded = tuple(is_ctm(path) and has_confidences(path) for path in paths)
         return ExactBatch(paths, is_ctm(out), options, graded)
     from fusion.voting.vote import VoteOptions

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fusion.best_columns import read_best
 from fusion.nist.columns import Transcripts, Vocabulary
 from fusion.nist.ctm_columns import ctm_column, ctm_lines
 from fusion.nist.exact import fuse
-from fusion.nist.nbest_columns import decoded, nbest_column, nbest_rows
+from fusion.nist.nbest_columns import nbest_column, nbest_rows
 from fusion.nist.rule import Rule
 from fusion.records import SYSTEM, Batch, Written, encoded, is_ctm, utterance_names
 
@@ -32,7 +33,7 @@ class ExactBatch:
             if is_ctm(path):
                 columns.append(ctm_column(path, batch.names, part, vocabulary, graded=graded))
             else:
-                columns.append(nbest_column(decoded(path, part), vocabulary))
+                columns.append(nbest_column(read_best(path, part, words=True), vocabulary))
         found = fuse(columns, self.rule)
         ids = utterance_names(batch, ctm=self.ctm)
         if not self.ctm:

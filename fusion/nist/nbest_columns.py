@@ -3,78 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-import msgspec
 import numpy as np
 
+from fusion.best_columns import BestColumns
 from fusion.nist.columns import Bools, Column, Floats, Transcripts, Vocabulary
 from fusion.pool import NO_VOTE
-from fusion.records import Part, bad_row
+from fusion.ragged import offsets
 from manifests import Hypothesis, NBest, Word
-from manifests.faults import examine, row_check
 
 # What NIST's rover prints.
 _TIME_DECIMALS, _CONFIDENCE_DECIMALS = 3, 6
 _SILENCE = Hypothesis(text="")
 
 
-def decoded(path: Path, part: Part) -> list[NBest | None]:
-    """Return a member's rows; `RowError` at the first bad one."""
-    decode = msgspec.json.Decoder(NBest).decode
-    check = row_check(NBest)
-    rows: list[NBest | None] = []
-    for record in part.records():
-        if record is None:
-            rows.append(None)
-            continue
-        try:
-            row = decode(record[1])
-            problems = check(row)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            problems = examine(record[1], NBest).faults or [str(error)]
-        if problems:
-            raise bad_row(path, record[0], problems[0])
-        rows.append(row)
-    return rows
+def nbest_column(best: BestColumns, vocabulary: Vocabulary) -> Column:
+    """Return the words that each best hypothesis lists; those of its text where it lists none.
 
-
-def nbest_column(rows: Sequence[NBest | None], vocabulary: Vocabulary) -> Column:
-    """Return the words of each best hypothesis; those of its text where it lists none.
-
-    A row with an ``error``, or none at all, is no vote. A word without confidence counts by
-    what the other words of its hypothesis have.
+    A word without confidence counts by what the other words of its hypothesis have.
     """
+    listed = np.diff(best.offsets)
     texts: list[str] = []
-    start: list[float | None] = []
-    end: list[float | None] = []
-    confidence: list[float | None] = []
-    given: list[float | None]
-    offsets, graded = [0], []
-    for row in rows:
-        hyp = _SILENCE if row is None or row.error else row.best
-        if hyp.words:
-            texts += [word.text for word in hyp.words]
-            start += [word.start for word in hyp.words]
-            end += [word.end for word in hyp.words]
-            given = [word.confidence for word in hyp.words]
-        else:
-            plain = hyp.text.split()
-            texts += plain
-            given = [None] * len(plain)
-            start += given
-            end += given
-        confidence += given
-        graded.append(given.count(None) < len(given))
-        offsets.append(len(texts))
+    counts = listed.copy()
+    begins = best.offsets.tolist()
+    for n, text in enumerate(best.texts):
+        words = best.words[begins[n] : begins[n + 1]] or text.split()
+        texts += words
+        counts[n] = len(words)
+    known = np.repeat(listed > 0, counts)
+
+    def spread(values: Floats) -> Floats:
+        found = np.full(len(known), np.nan)
+        found[known] = values
+        return found
+
+    graded = np.zeros(len(listed), np.bool_)
+    graded[np.repeat(np.arange(len(listed)), listed)[~np.isnan(best.confidence)]] = True
     return Column(
         words=np.array(vocabulary.numbers(texts), np.int32),
-        offsets=np.array(offsets, np.int32),
-        voted=np.array([row is not None and not row.error for row in rows], np.bool_),
-        start=np.array(start, np.float64),
-        end=np.array(end, np.float64),
-        confidence=np.array(confidence, np.float64),
-        graded=np.array(graded, np.bool_),
+        offsets=offsets(counts).astype(np.int32),
+        voted=best.voted,
+        start=spread(best.start),
+        end=spread(best.end),
+        confidence=spread(best.confidence),
+        graded=graded,
     )
 
 
@@ -95,9 +67,9 @@ def nbest_rows(
         strict=True,
     )
     words = [Word(text=text, start=a, end=b, confidence=c) for text, a, b, c in known]
-    offsets = found.offsets.tolist()
+    begins = found.offsets.tolist()
     for utt_id, heard, first, last in zip(
-        utt_ids, voted.tolist(), offsets[:-1], offsets[1:], strict=True
+        utt_ids, voted.tolist(), begins[:-1], begins[1:], strict=True
     ):
         hyp = _SILENCE
         if first < last:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.best_columns import best_columns
 from fusion.folds import NO_MANIFEST, References
 from fusion.nist.columns import Column, Vocabulary
 from fusion.nist.exact import fuse
@@ -52,7 +53,7 @@ class Nist(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         while batch := list(islice(waiting, _BATCH)):
             vocabulary = Vocabulary()
             columns = [
-                nbest_column([ballot.rows[m] for ballot in batch], vocabulary)
+                nbest_column(best_columns([b.rows[m] for b in batch], words=True), vocabulary)
                 for m in range(len(batch[0].rows))
             ]
             voted = np.any([column.voted for column in columns], axis=0)
@@ -74,7 +75,10 @@ class NistSearch:
         self._dev = dev
         self._vocabulary = Vocabulary()
         self._columns: list[Column] = [
-            nbest_column([ballot.rows[m] for ballot in dev.ballots], self._vocabulary)
+            nbest_column(
+                best_columns([ballot.rows[m] for ballot in dev.ballots], words=True),
+                self._vocabulary,
+            )
             for m in range(len(dev.members))
         ]
         self._truths = [truth.split() for truth in dev.truths]

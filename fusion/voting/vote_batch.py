@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from fusion.nist.nbest_columns import decoded
+from fusion.best_columns import decoded
 from fusion.pool import Ballot
 from fusion.records import SYSTEM, Batch, Part, Written, bad_row, encoded, is_ctm, utterance_names
 from fusion.voting.combine import fuse

@@ -1,0 +1,32 @@
+"""Rows of different lengths, end to end in one array, and where each of them begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+AnyInts = NDArray[np.integer[Any]]
+
+
+def offsets(counts: AnyInts) -> Ints:
+    """Return where rows of ``counts`` entries begin, and behind them where the last one ends.
+
+    >>> offsets(np.array([2, 0, 3])).tolist()
+    [0, 2, 2, 5]
+    """
+    found = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=found[1:])
+    return found
+
+
+def ranges(begin: AnyInts, counts: AnyInts) -> Ints:
+    """Return ``begin[n]``, ``begin[n] + 1``, ... of each row, ``counts[n]`` numbers, end to end.
+
+    >>> ranges(np.array([7, 0, 4]), np.array([2, 0, 3])).tolist()
+    [7, 8, 4, 5, 6]
+    """
+    ends = offsets(counts)
+    return np.arange(ends[-1]) + np.repeat(begin - ends[:-1], counts)

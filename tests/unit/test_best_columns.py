@@ -1,0 +1,109 @@
+"""Hypothesis rows as arrays: what Arrow reads is what msgspec reads, or is left to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion.best_columns import _arrow_columns, best_columns, decoded, read_best
+from fusion.records import Part
+from manifests import Hypothesis, NBest, RowError, Word
+
+NOWHERE = Path("x.jsonl")
+MAYBE = st.none() | st.floats(0, 1)
+WORDS = st.builds(
+    lambda text, start, length, confidence: Word(
+        text=text,
+        start=start,
+        end=None if length is None else (start or 0) + length,
+        confidence=confidence,
+    ),
+    st.text(max_size=3),
+    MAYBE,
+    MAYBE,
+    MAYBE,
+)
+HYPS = st.builds(
+    Hypothesis,
+    text=st.text(max_size=9),
+    score=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    words=st.none() | st.lists(WORDS, max_size=3).map(tuple),
+)
+SPOKEN = st.builds(
+    NBest,
+    utt_id=st.just("u"),
+    system=st.text(max_size=2),
+    hyps=st.lists(HYPS, min_size=1, max_size=3).map(tuple),
+)
+FAILED = NBest(utt_id="u", system="s", hyps=(Hypothesis(text=""),), error="damaged")
+
+
+def part(*lines: bytes | None) -> Part:
+    begins = [-1 if line is None else n for n, line in enumerate(lines)]
+    return Part(b"".join(filter(None, lines)), begins, [len(line or b"") for line in lines])
+
+
+def line(row: NBest | None) -> bytes | None:
+    return None if row is None else msgspec.json.encode(row) + b"\n"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(SPOKEN | st.just(FAILED) | st.none(), min_size=1, max_size=5))
+def test_arrow_reads_what_msgspec_reads(rows: list[NBest | None]) -> None:
+    batch = part(*map(line, rows))
+    fast = _arrow_columns(batch, words=True)
+    slow = best_columns(decoded(NOWHERE, batch), words=True)
+    if fast is None:
+        assert not any(rows)
+        return
+    assert (fast.texts, fast.words) == (slow.texts, slow.words)
+    for name in ("voted", "offsets", "start", "end", "confidence"):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
+
+
+ROW = '{"utt_id":"u","system":"s","hyps":[%s]}\n'
+UNUSUAL = [
+    ROW % "",
+    ROW % "null",
+    ROW % '{"text":null}',
+    ROW % '{"text":"x","score":NaN}',
+    ROW % '{"text":"x","score":-Infinity}',
+    ROW % '{"text":"x","score":1e999}',
+    ROW % '{"text":"x","score":"1"}',
+    ROW % '{"text":"x","heard":1}',
+    ROW % '{"text":"x","words":[null]}',
+    ROW % '{"text":"x","words":[{"text":"x","start":-1}]}',
+    ROW % '{"text":"x","words":[{"text":"x","start":2,"end":1}]}',
+    ROW % '{"text":"x","words":[{"text":"x","confidence":1.5}]}',
+    ROW % '{"text":"x"},{"text":"x","words":[{"text":"x","confidence":1.5}]}',
+    ROW % '{"text":"\udc80"}',
+    ROW % '{"text":"\\ud800"}',
+    (ROW % '{"text":"x"}').replace('"u"', '"u 1"'),
+    (ROW % '{"text":"x"}').replace('"u"', '"u\\nv"'),
+    (ROW % '{"text":"x"}').replace('"u"', "null"),
+    (ROW % '{"text":"x"}').replace('"s"', "null"),
+    (ROW % '{"text":"x"}').replace("]}", '],"error":"e"}'),
+    '{"utt_id":"u","system":"s","hyps":null}\n',
+    '{"utt_id":"u","system":"s"}\n',
+    (ROW % '{"text":"x"}').strip() + " " + ROW % '{"text":"x"}',
+]
+
+
+@pytest.mark.parametrize("text", UNUSUAL)
+def test_a_bad_row_is_left_to_msgspec(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    batch = part(path.read_bytes())
+    assert _arrow_columns(batch, words=False) is None
+    with pytest.raises(RowError, match=r"x\.jsonl:1: "):
+        read_best(path, batch)
+
+
+def test_a_key_that_comes_twice_counts_as_msgspec_counts_it() -> None:
+    batch = part(b'{"utt_id":"u","system":"s","hyps":[{"text":"x","text":"y"}]}\n')
+    assert read_best(NOWHERE, batch).texts == ["y"]
