@@ -16,6 +16,7 @@ from typing import Any, Self
 import msgspec
 
 from manifests import NBest, Utterance, part_path, recover_part, write_atomic
+from systems.lock import OnlyOne
 from systems.merge import write_in_order
 
 Origin = Mapping[str, Any]
@@ -25,14 +26,25 @@ Origin = Mapping[str, Any]
 class Journal:
     """The unfinished output of a decode; ``done`` holds the ids that it already has.
 
-    ValueError when an unfinished output of something else lies there and ``restart`` is False.
+    ValueError when an unfinished output of something else lies there and ``restart`` is False, or
+    another process is writing it.
     """
 
     def __init__(self, out: Path, origin: Origin, *, restart: bool = False) -> None:
         self.out = out
         self._part = part_path(out)
         self._origin_file = self._part.with_name(self._part.name + ".json")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = OnlyOne(self._part.with_name(self._part.name + ".lock"), out)
+        try:
+            self.done = self._begin(origin, restart)
+            self._file = self._part.open("ab")
+        except BaseException:
+            self._lock.close()
+            raise
+        self._encode = msgspec.json.Encoder().encode
+
+    def _begin(self, origin: Origin, restart: bool) -> set[str]:
+        """Return the ids that are done."""
         if restart:
             self._part.unlink(missing_ok=True)
         if self._part.exists():
@@ -40,9 +52,7 @@ class Journal:
         else:
             # Before the rows: rows without an origin could not be told from another run's.
             write_atomic(self._origin_file, json.dumps(origin, indent=1) + "\n")
-        self.done = {row.utt_id for row in recover_part(out, NBest)}
-        self._encode = msgspec.json.Encoder().encode
-        self._file = self._part.open("ab")
+        return {row.utt_id for row in recover_part(self.out, NBest)}
 
     def _check(self, origin: Origin) -> None:
         try:
@@ -83,7 +93,10 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        finally:
+            self._lock.close()
 
 
 def utterances_digest(utterances: Sequence[Utterance]) -> str:
@@ -96,14 +109,15 @@ def utterances_digest(utterances: Sequence[Utterance]) -> str:
 
 
 def files_digest(place: str | Path) -> str:
-    """Return a digest of a folder's file names, sizes and times of change.
+    """Return a digest of the names, sizes and times of change of a folder's files, or of a file.
 
-    A model is too large to be read twice. What is no folder (a hub id) stands for itself.
+    A model is too large to be read twice. What is neither (a hub id) stands for itself.
     """
     folder = Path(place)
-    if not folder.is_dir():
+    if not folder.exists():
         return str(place)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = folder.rglob("*") if folder.is_dir() else [folder]
+    files = sorted(path for path in found if path.is_file())
     lines = [
         f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}"
         for path in files

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from manifests import Hypothesis, NBest, Utterance, part_path, read_nbest
 from systems.journal import Journal, files_digest, utterances_digest
+from systems.lock import OnlyOne
 
 ORIGIN = {"config": {"beams": 5}, "checkpoint": "abc"}
 
@@ -76,6 +81,44 @@ def test_a_death_after_the_last_row_loses_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.ordered"))
 
 
+def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    out = tmp_path / "h.jsonl"
+    script = (
+        "import sys; from pathlib import Path; from systems.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1]), {'config': {'beams': 5}, 'checkpoint': 'abc'})\n"
+        "print('held', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"held\n"
+        for restart in (False, True):
+            with pytest.raises(ValueError, match=r"h\.jsonl: another process is writing it"):
+                Journal(out, ORIGIN, restart=restart)
+        first.kill()
+    with Journal(out, ORIGIN) as journal:
+        journal.add(row("a"))
+        journal.publish(["a"], {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.jsonl", "h.meta.json"]
+
+
+def test_a_lock_file_that_was_deleted_before_it_was_locked_locks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "lock", fcntl.lockf
+    deleted = []
+
+    def late(*args: Any) -> None:
+        if not deleted:
+            deleted.append(path.unlink())
+        real(*args)
+
+    monkeypatch.setattr(fcntl, "lockf", late)
+    with OnlyOne(path, path):
+        assert path.exists()
+    assert not path.exists()
+
+
 def test_digests_see_every_change(tmp_path: Path) -> None:
     rows = [Utterance(utt_id="a", audio_filepath="a.wav", duration=1.0)]
     other = [Utterance(utt_id="a", audio_filepath="a.wav", duration=1.5)]
@@ -86,4 +129,7 @@ def test_digests_see_every_change(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"5678")
     os.utime(tmp_path / "model.bin", (time.time() + 5, time.time() + 5))
     assert files_digest(tmp_path) != before
+    model = files_digest(tmp_path / "model.bin")
+    (tmp_path / "model.bin").write_bytes(b"56789")
+    assert files_digest(tmp_path / "model.bin") != model
     assert files_digest("openai/whisper-tiny") == "openai/whisper-tiny"
