@@ -114,6 +114,27 @@ step() {
   echo "  $name: done in $((SECONDS - started)) s"
 }
 
+# plan NAME OUTPUT MODULE ARGUMENTS...: run_planned is to call `python -m MODULE ARGUMENTS...` unless
+# OUTPUT exists.
+planned=()
+plan() {
+  local name=$1 output=$2
+  shift 2
+  if [ -e "$output" ]; then
+    echo "  $name: is complete ($output)"
+    return
+  fi
+  planned+=(${planned[0]:+--then} "$@")
+  planned_last=$output
+}
+
+# run_planned NAME: do what is planned in one process, so that a toolkit is imported only once.
+run_planned() {
+  [ ${#planned[@]} -gt 0 ] || return 0
+  step "$1" "$planned_last" python -m recipes.chain "${planned[@]}"
+  planned=()
+}
+
 # each FUNCTION: FUNCTION SYSTEM for all systems, one after another or, if the recipe says so, side
 # by side. The first failure, or Ctrl-C, ends them all.
 running=()
@@ -219,16 +240,17 @@ train_system() {
   start=$(start_of "$system")
   if [ -n "$start" ]; then
     read -ra size <<<"${recipe[${system}_size]}"
-    step "$system-init" "$exp/$system/init" python -m "recipes.tiny_$system" \
+    plan "$system-init" "$exp/$system/init" "recipes.tiny_$system" \
       --text "$data/base/train.jsonl" "$train" "${normalized[@]}" --window "${recipe[window]}" \
       "${size[@]}" --seed "${recipe[seed]}" --out "$exp/$system/init"
-    step "$system-base" "$start" python -m systems.train "$system" \
+    plan "$system-base" "$start" systems.train "$system" \
       --config "${recipe[${system}_base]}" --train "$base_train" --dev "$base_dev" \
       --exp "$exp/$system/base" "pretrained=$exp/$system/init" "${train_opts[@]}"
   fi
-  step "$system-train" "$exp/$system/tuned/final" python -m systems.train "$system" \
+  plan "$system-tuned" "$exp/$system/tuned/final" systems.train "$system" \
     --config "${recipe[$system]}" --train "$tune_train" --dev "$dev" \
     --exp "$exp/$system/tuned" ${start:+"pretrained=$start"} "${train_opts[@]}"
+  run_planned "train-$system"
 }
 
 if in_stage 3 "train"; then
@@ -238,24 +260,26 @@ if in_stage 3 "train"; then
   each train_system
 fi
 
-# decode SYSTEM LABEL CHECKPOINT "SETS" [--lm LM]: hypotheses to EXP/hyp/SET/LABEL.jsonl
-decode() {
-  local system=$1 label=$2 checkpoint=$3 set last files=()
+# plan_decoding SYSTEM LABEL CHECKPOINT "SETS" [--lm LM]: hypotheses to EXP/hyp/SET/LABEL.jsonl
+plan_decoding() {
+  local system=$1 label=$2 checkpoint=$3 set output missing='' files=()
   for set in $4; do
-    last=$exp/hyp/$set/$label.jsonl
-    [ ! -e "$last" ] || continue
-    files+=(--manifest "${!set}" --out "$last")
+    output=$exp/hyp/$set/$label.jsonl
+    [ ! -e "$output" ] || continue
+    missing=$output
+    files+=(--manifest "${!set}" --out "$output")
   done
   shift 4
-  step "decode-$label" "$last" \
-    python -m systems.decode "$system" --config "${recipe[$system]}" \
-    ${checkpoint:+--checkpoint "$checkpoint"} "${files[@]}" "$@" "${decode_opts[@]}"
+  plan "decode-$label" "${missing:-$output}" systems.decode "$system" \
+    --config "${recipe[$system]}" ${checkpoint:+--checkpoint "$checkpoint"} \
+    "${files[@]}" "$@" "${decode_opts[@]}"
 }
 
 # decode_system SYSTEM: test by its base, dev and test by what was fine-tuned.
 decode_system() {
-  decode "$1" "$1_base" "$(start_of "$1")" "test"
-  decode "$1" "$1" "$exp/$1/tuned/final" "dev test"
+  plan_decoding "$1" "$1_base" "$(start_of "$1")" "test"
+  plan_decoding "$1" "$1" "$exp/$1/tuned/final" "dev test"
+  run_planned "decode-$1"
 }
 
 if in_stage 4 "decode"; then
@@ -277,7 +301,8 @@ weights = json.load(open(sys.argv[1]))["weights"]
 print("decode.alpha=%s decode.beta=%s" % (*weights["alphas"], weights["beta"]))' \
     "$exp/hyp/dev/${system}_rescored.weights.json")
   # shellcheck disable=SC2086  # several overrides
-  decode "$system" "${system}_lm" "$exp/$system/tuned/final" "dev test" --lm "$lm" $weights
+  plan_decoding "$system" "${system}_lm" "$exp/$system/tuned/final" "dev test" --lm "$lm" $weights
+  run_planned "decode-${system}_lm"
 }
 
 if in_stage 5 "n-gram rescoring and fusion"; then

@@ -11,6 +11,8 @@ import os
 import warnings
 from typing import Any
 
+from systems.importing import nothing_to_collect
+
 
 def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
@@ -26,5 +28,6 @@ def import_nemo() -> Any:
     os.environ.setdefault("WANDB_SILENT", "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import nemo.collections.asr as nemo_asr
+        with nothing_to_collect():
+            import nemo.collections.asr as nemo_asr
     return nemo_asr

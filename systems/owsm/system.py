@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from manifests import NBest, Utterance
+from systems.importing import nothing_to_collect
 from systems.owsm.config import OwsmConfig
 
 
@@ -30,7 +31,8 @@ class OwsmSystem:
 
     def train(self, train: Path, dev: Path, exp: Path) -> Path:
         """Fine-tune ``config.pretrained``; resume after a kill; return ``exp/final``."""
-        from systems.owsm.train import train as fine_tune
+        with nothing_to_collect():
+            from systems.owsm.train import train as fine_tune
 
         return fine_tune(self.config, train, dev, exp)
 

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Literal
 
+from systems.importing import nothing_to_collect
+
 Family = Literal["aed", "ctc"]
 """OWSM (attention-based encoder-decoder with a CTC branch) or OWSM-CTC (encoder only)."""
 
@@ -41,7 +43,7 @@ def task_class(family: Family) -> Any:
     with _lock:
         if TASKS[family] not in sys.modules:
             _settle()
-            with _stand_ins():
+            with _stand_ins(), nothing_to_collect():
                 importlib.import_module(TASKS[family])
     return sys.modules[TASKS[family]].S2TTask
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from manifests import NBest, Seconds, Utterance
+from systems.importing import nothing_to_collect
 from systems.whisper.config import WhisperConfig
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class WhisperSystem:
 
     def train(self, train: Path, dev: Path, exp: Path) -> Path:
         """Fine-tune ``config.pretrained``; resume after a kill; return ``exp/final``."""
-        from systems.whisper.train import train as fine_tune
+        with nothing_to_collect():
+            from systems.whisper.train import train as fine_tune
 
         return fine_tune(self.config, train, dev, exp)
 
@@ -39,9 +41,11 @@ class WhisperSystem:
     ) -> Iterator[NBest]:
         """Yield one row per utterance, in the order in which they are finished."""
         from systems.stream import decode_stream
-        from systems.whisper.decoder import WhisperDecoder
 
-        decoder = WhisperDecoder(self.config, checkpoint, lm)
+        with nothing_to_collect():
+            from systems.whisper.decoder import WhisperDecoder
+
+            decoder = WhisperDecoder(self.config, checkpoint, lm)
         yield from decode_stream(utterances, decoder.decode_batch, decoder.stream_config())
 
     def average(self, checkpoints: Sequence[str], folder: Path) -> None:

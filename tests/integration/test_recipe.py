@@ -46,12 +46,14 @@ def test_a_second_run_skips_everything(finished):
 
 
 def test_a_deleted_output_is_made_again_and_reported(finished):
-    output = finished / "hyp/test/whisper_lm.jsonl"
-    before = output.read_bytes()
+    output, other = finished / "hyp/test/whisper_lm.jsonl", finished / "hyp/dev/nemo.jsonl"
+    before, before_other = output.read_bytes(), other.read_bytes()
     output.unlink()
+    other.unlink()  # while its neighbour of test is still there
     again = run("--debug", "--exp", str(finished).removesuffix("-debug"), "--stage", "4")
     assert again.returncode == 0, again.stderr
     assert output.read_bytes() == before
+    assert other.read_bytes() == before_other
     assert "decode-whisper_lm: done" in again.stdout
     assert "score-test: done" in again.stdout
 
@@ -61,7 +63,7 @@ def test_first_failure_stops_with_the_end_of_the_log(finished):
     exp = str(finished).removesuffix("-debug")
     failed = run("--debug", "--exp", exp, "--stage", "4", "--decode-opts", "decode.beems=3")
     assert failed.returncode == 1
-    assert "step decode-whisper_base failed" in failed.stderr
+    assert "step decode-whisper failed" in failed.stderr
     assert "unknown key 'beems'; known: " in failed.stderr.rpartition("the end of")[2]
     assert "stage 5" not in failed.stdout
 
@@ -73,7 +75,7 @@ def test_the_first_failure_ends_what_runs_beside_it(finished):
     exp = str(finished).removesuffix("-debug")
     failed = run("--debug", "--exp", exp, "--stage", "3", "--stop-stage", "3")
     assert failed.returncode == 1
-    assert "step whisper-base failed" in failed.stderr
+    assert "step train-whisper failed" in failed.stderr
     assert not (finished / "owsm" / "base" / "final").exists()
     deadline = time.monotonic() + 10
     while (left := [line for line in processes() if exp in line]) and time.monotonic() < deadline:
