@@ -5,10 +5,13 @@ The method is that of openai/whisper's timing.py (Radford et al., 2022, arXiv 22
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from manifests import Seconds
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]
@@ -19,8 +22,10 @@ _DIAGONAL, _UP, _LEFT = 0, 1, 2
 def dtw_starts(costs: Sequence[Floats]) -> list[Ints]:
     """Return for each cost matrix, (rows, frames), the first frame of every row, shape (rows,).
 
-    The path goes from the first row and frame to the last by single steps down, right or both,
-    at the least sum of costs. All matrices are warped at once, one anti-diagonal at a time.
+    The path goes from the first row and frame to the last by single steps right, or right and
+    down, at the least sum of costs. The original also steps straight down, which gave a quarter
+    of a small model's words no time at all; here only where there are more rows than frames. All
+    matrices are warped at once, one anti-diagonal at a time.
     """
     if not costs:
         return []
@@ -28,7 +33,7 @@ def dtw_starts(costs: Sequence[Floats]) -> list[Ints]:
     frames = np.array([cost.shape[1] for cost in costs])
     if rows.min() < 1 or frames.min() < 1:
         raise ValueError("a cost matrix is empty, must have rows and frames")
-    steps = _steps(_skew(costs, rows.max(), frames.max()))
+    steps = _steps(_skew(costs, rows.max(), frames.max()), rows > frames)
     starts = np.zeros((len(costs), rows.max()), np.intp)
     which = np.arange(len(costs))
     row, frame = rows - 1, frames - 1
@@ -54,8 +59,11 @@ def _skew(costs: Sequence[Floats], rows: int, frames: int) -> Floats:
     return skewed
 
 
-def _steps(skewed: Floats) -> npt.NDArray[np.int8]:
-    """Return the step that leads to each cell, in the shape of `_skew`."""
+def _steps(skewed: Floats, crowded: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
+    """Return the step that leads to each cell, in the shape of `_skew`.
+
+    Straight down only in the matrices that are ``crowded``.
+    """
     steps = np.empty(skewed.shape, np.int8)
     infinite = np.full((skewed.shape[1], 1), np.inf, np.float32)
     before = np.full(skewed.shape[1:], np.inf, np.float32)  # two anti-diagonals back
@@ -65,6 +73,7 @@ def _steps(skewed: Floats) -> npt.NDArray[np.int8]:
     for diagonal in range(1, len(skewed)):
         across = np.concatenate((infinite, before[:, :-1]), axis=1)
         down = np.concatenate((infinite, last[:, :-1]), axis=1)
+        down[~crowded] = np.inf
         least = np.minimum(np.minimum(across, down), last)
         # Ties as in openai/whisper: the diagonal and down only when strictly better than both.
         steps[diagonal] = np.where(
@@ -74,6 +83,16 @@ def _steps(skewed: Floats) -> npt.NDArray[np.int8]:
         )
         before, last = last, least + skewed[diagonal]
     return steps
+
+
+def time_within(at: Seconds, end: Seconds) -> Seconds:
+    """Return a time as it is written, in milliseconds, not after the audio's ``end``.
+
+    >>> time_within(0.5204, 2.0), time_within(2.0, 1.5278125)
+    (0.52, 1.527)
+    """
+    last = math.floor(end * 1000) / 1000 if math.isfinite(end) else end
+    return min(round(at, 3), last)
 
 
 def trim_to_sound(start: int, end: int, levels: Floats, drop: float = 30.0) -> tuple[int, int]:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
 
 import msgspec
 import yaml
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+CountOrNone: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+"""Of which 0 mostly means: off."""
+Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+NotPositive: TypeAlias = Annotated[float, msgspec.Meta(le=0)]
+Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,11 +61,12 @@ def load_config(config_type: type[C], path: Path | None, overrides: Iterable[str
     """Return ``config_type`` filled from the YAML at ``path``, then from ``key=value`` overrides.
 
     Nested keys are joined by dots (``lora.rank=8``); values are YAML 1.2. ValueError names the
-    file or override, the key and the known keys.
+    file or override, the key and the known keys, or what its value must be.
     """
     values: Any = {}
+    overrides = list(overrides)
     if path is not None:
-        values = parse_yaml(Path(path).read_text(encoding="utf-8"), str(path)) or {}
+        values = parse_yaml(_text(Path(path)), str(path)) or {}
         if not isinstance(values, dict):
             raise ValueError(f"{path}: is a {type(values).__name__}, must be a mapping of keys")
         _check_keys(config_type, values, str(path))
@@ -71,7 +80,57 @@ def load_config(config_type: type[C], path: Path | None, overrides: Iterable[str
     try:
         return msgspec.convert(values, config_type)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{path or 'config'}: {error}") from None
+        raise ValueError(_fault(config_type, values, str(error), path, overrides)) from None
+
+
+_FAULT = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
+
+
+def _fault(
+    config_type: type[Any],
+    values: Any,
+    message: str,
+    path: Path | None,
+    overrides: Sequence[str],
+) -> str:
+    """Return msgspec's message as ``place: value, rule``."""
+    match = _FAULT.fullmatch(message)
+    assert match is not None
+    keys = re.findall(r"\w+", match["place"] or "")
+    kind: Any = config_type
+    for key in keys:
+        values = values[key] if isinstance(values, Mapping) else values[int(key)]
+        kind = _inner(kind, key)
+    name = ".".join(keys)
+    setting = [one for one in overrides if f"{name}.".startswith(one.partition("=")[0] + ".")]
+    place = f"override {setting[-1]!r}" if setting else str(path or "config")
+    rule = re.sub(r", got `.*", "", match["what"]).replace("Expected ", "must be ")
+    if rule.startswith("Invalid enum value"):
+        rule = f"must be one of: {', '.join(map(str, _choices(kind)))}"
+    return f"{place}: {name} is {values!r}, {rule}" if keys else f"{place}: {rule}"
+
+
+def _inner(kind: Any, key: str) -> Any:
+    """Return the type of a key of a struct, or of an item of a tuple."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return next(field.type for field in msgspec.structs.fields(kind) if field.name == key)
+    return kind
+
+
+def _choices(kind: Any) -> list[Any]:
+    """Return what any Literal in a type allows."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    if kind in (int, float):
+        return ["a number"]
+    return [choice for part in get_args(kind) for choice in _choices(part)]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text in UTF-8: {error.reason}") from None
 
 
 def _nest(keys: list[str], value: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from manifests import Hypothesis, Seconds, Word
+from systems.align import time_within
 from systems.confidence import aggregate, frame_confidence
 from systems.ctc_beam import Beam, BeamSearch, Floats, Job
 from systems.ctc_config import CtcConfig
@@ -228,8 +229,8 @@ class CtcDecoder:
         words = tuple(
             Word(
                 text=text,
-                start=round(min(first * self._frame_seconds, seconds), 3),
-                end=round(min(end * self._frame_seconds, seconds), 3),
+                start=time_within(first * self._frame_seconds, seconds),
+                end=time_within(end * self._frame_seconds, seconds),
                 confidence=round(confidence, 4),
             )
             for text, first, end, confidence in beam.words

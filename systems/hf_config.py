@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from systems.config import Config
+from systems.config import Config, Count, CountOrNone, NotNegative, Positive, Share
 
 
 class LoraConfig(Config, frozen=True):
     """Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685)."""
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+    rank: Count = 16
+    alpha: Count = 32
+    dropout: Share = 0.05
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
@@ -21,29 +21,29 @@ class TrainConfig(Config, frozen=True):
 
     adapt: Literal["decoder", "encoder+decoder", "full"] = "encoder+decoder"
     lora: LoraConfig = LoraConfig()
-    batch_size: int = 12  # utterances per device and step
-    accumulation: int = 3
-    learning_rate: float = 1e-4
-    warmup: float = 0.1  # share of the steps
+    batch_size: Count = 12  # utterances per device and step
+    accumulation: Count = 3
+    learning_rate: Positive = 1e-4
+    warmup: Share = 0.1  # share of the steps
     schedule: Literal["linear", "cosine"] = "linear"
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    max_steps: int = 4000
-    eval_steps: int = 500  # also the checkpoint interval
-    patience: int = 4  # evaluations without a better one; 0 = never stop early
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: NotNegative = 1.0  # 0 = as it comes
+    max_steps: Count = 4000
+    eval_steps: Count = 500  # also the checkpoint interval
+    patience: CountOrNone = 4  # evaluations without a better one; 0 = never stop early
     # What of dev's says which checkpoint is better; loss in pretraining, where WER is noise yet.
     choose_by: Literal["wer", "loss"] = "wer"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 where it exists
     gradient_checkpointing: bool = False
     spec_augment: bool = True
-    mask_time_prob: float = 0.05
-    mask_feature_prob: float = 0.02
-    age_balance: float = 0.0  # 0 = as the data are, 1 = every age bucket equally often
-    num_workers: int = 2  # processes that read audio; 0 = none, best on a CPU
+    mask_time_prob: Share = 0.05
+    mask_feature_prob: Share = 0.02
+    age_balance: Share = 0.0  # 0 = as the data are, 1 = every age bucket equally often
+    num_workers: CountOrNone = 2  # processes that read audio; 0 = none, best on a CPU
     # Features kept in memory, all workers together: worth it for small sets, as a mel
     # spectrogram costs 1 to 20 ms and 0.03 MB per second of window.
-    cache_mb: int = 256
+    cache_mb: CountOrNone = 256
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     seed: int = 1
     # Largest dev subset for evaluation while training: seeded sample, 0 = all of dev.
-    max_eval_utterances: int = 0
+    max_eval_utterances: CountOrNone = 0

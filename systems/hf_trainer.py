@@ -47,7 +47,7 @@ class AsrTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self._sampler = sampler
         # Have the labels of all accumulated batches counted; `compute_loss` divides by them.
         self.model_accepts_loss_kwargs = True
-        self.add_callback(_SetEpoch(sampler))
+        self.add_callback(SetEpoch(sampler))
         self.remove_callback(PrinterCallback)  # it prints to stdout
         self.add_callback(_Log())
 
@@ -110,14 +110,14 @@ class AsrTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.train(resume_from_checkpoint=str(last))
 
 
-class _SetEpoch(TrainerCallback):  # type: ignore[misc]
+class SetEpoch(TrainerCallback):  # type: ignore[misc]
     """Tell the sampler its epoch; accelerate does not when it resumes a distributed run."""
 
     def __init__(self, sampler: EpochSampler) -> None:
         self._sampler = sampler
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._sampler.set_epoch(round(state.epoch or 0))
+        self._sampler.set_epoch(int(state.epoch or 0))  # a fraction where it resumes
 
 
 class _Log(TrainerCallback):  # type: ignore[misc]

@@ -193,7 +193,7 @@ def _add(left: float | None, right: float | None) -> float | None:
     """Add two scores; a window of silence has none and changes nothing."""
     if left is None or right is None:
         return right if left is None else left
-    return left + right
+    return round(left + right, 4)  # as both were: the sum has more digits than the scores
 
 
 def _shift(hypothesis: Hypothesis, seconds: Seconds) -> Hypothesis:

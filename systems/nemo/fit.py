@@ -51,11 +51,6 @@ def fit(
             log.info("resuming at step %d of %d", step, config.max_steps)
         trainer = _trainer(config, exp, device, precision)
         trainer.fit(tuner, batches, dev, ckpt_path=last)
-        if not tuner.evaluations:
-            raise ValueError(
-                f"no evaluation in {config.max_steps} steps, "
-                f"eval_steps ({config.eval_steps}) must be at most max_steps"
-            )
         if trainer.is_global_zero:
             name = Path(trainer.checkpoint_callback.best_model_path).name
             found = {"checkpoint": name, "steps": trainer.global_step}
@@ -112,6 +107,16 @@ class _Log(Callback):
             log.info("step %d: dev loss %.4g, WER %.4f", last["step"], last["loss"], last["wer"])
 
 
+class _EvaluateLast(Callback):
+    """Have the last step evaluated, too: what no evaluation has seen cannot be the result."""
+
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True  # on which Lightning evaluates
+
+
 def _trainer(config: TrainConfig, exp: Path, device: Device, precision: Precision) -> Any:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -122,6 +127,7 @@ def _trainer(config: TrainConfig, exp: Path, device: Device, precision: Precisio
         strategy = DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
     callbacks: list[Any] = [
         _Log(max(1, config.eval_steps // 10)),
+        _EvaluateLast(),
         ModelCheckpoint(
             dirpath=exp / "checkpoints",
             filename="{step}",

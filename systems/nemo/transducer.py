@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm.ngram import NGram, words_of
 from manifests import Hypothesis, Seconds, Word
+from systems.align import time_within
 from systems.confidence import aggregate
 from systems.ctc_search import BOUNDARY
 from systems.nemo.config import DecodeConfig
@@ -105,8 +106,8 @@ class TransducerDecoder:
             words=tuple(
                 Word(
                     text=word,
-                    start=round(min(first * self._frame_seconds, seconds), 3),
-                    end=round(min(end * self._frame_seconds, seconds), 3),
+                    start=time_within(first * self._frame_seconds, seconds),
+                    end=time_within(end * self._frame_seconds, seconds),
                     confidence=round(aggregate(values, config.confidence.aggregation), 4)
                     if values
                     else None,

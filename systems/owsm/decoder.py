@@ -67,6 +67,9 @@ class _Base:
         share_padding(owsm.model.encoder)
         self.settings = config.decode
         self.owsm = owsm
+        for name in (self.settings.language, self.settings.task):
+            if name is not None:  # at once, or every single utterance would fail of it
+                owsm.symbol(name)
         self._weight = next(owsm.model.parameters())
 
     def stream_config(self) -> StreamConfig:

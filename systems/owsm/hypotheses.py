@@ -10,7 +10,7 @@ import numpy as np
 
 from manifests import Hypothesis, LogProb, Seconds, Word
 from manifests.audio import SAMPLE_RATE
-from systems.align import trim_to_sound
+from systems.align import time_within, trim_to_sound
 from systems.guard import FRAME_SECONDS, Window, levels
 from systems.owsm.cached_decoder import Floats
 from systems.owsm.checkpoint import Owsm, is_special
@@ -78,8 +78,8 @@ def _words(
         words.append(
             Word(
                 text=text,
-                start=round(min(start_level * FRAME_SECONDS, window.seconds), 3),
-                end=round(min(end_level * FRAME_SECONDS, window.seconds), 3),
+                start=time_within(start_level * FRAME_SECONDS, window.seconds),
+                end=time_within(end_level * FRAME_SECONDS, window.seconds),
                 confidence=round(min(probability, 1.0), 4),
             )
         )

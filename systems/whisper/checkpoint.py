@@ -60,7 +60,9 @@ def load_model(
         )
     processor = WhisperProcessor.from_pretrained(home, local_files_only=True)
     model.generation_config = generation_config(home, model.config, processor.tokenizer)
-    shorten(model, processor, window or (record.window if record else None))
+    if window is None and record is not None:
+        window = record.window
+    shorten(model, processor, window)
     return model.to(device).eval(), processor
 
 

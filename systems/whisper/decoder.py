@@ -63,6 +63,8 @@ class WhisperDecoder:
         self.buckets = (*(bucket for bucket in shorter if bucket < longest), longest)
         self.tokens = Tokens(self.processor.tokenizer, self.model.generation_config)
         self.seconds = dict.fromkeys(("features", "encoder", "search", "rescoring"), 0.0)
+        # At once, or every single utterance would fail of it.
+        self.tokens.prefix(settings.language or "en", settings.task)
         self._prompt = self._prompt_tokens()
         self._fusion = None if lm is None else self._fuse(lm)
         self._processors = self._make_processors()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from manifests import Hypothesis, LogProb, Word
-from systems.align import Ints, trim_to_sound
+from systems.align import Ints, time_within, trim_to_sound
 from systems.guard import FRAME_SECONDS, Window, levels
 from systems.whisper.rescore import Forced
 from systems.whisper.tokens import Tokens
@@ -61,8 +61,8 @@ def _words(
         words.append(
             Word(
                 text=span.text,
-                start=round(min(first * FRAME_SECONDS, window.seconds), 3),
-                end=round(min(last * FRAME_SECONDS, window.seconds), 3),
+                start=time_within(first * FRAME_SECONDS, window.seconds),
+                end=time_within(last * FRAME_SECONDS, window.seconds),
                 confidence=round(min(probability, 1.0), 4),
             )
         )

@@ -124,10 +124,12 @@ def test_bad_files_cost_only_themselves_and_never_hang(trained_nemo, tone_corpus
         rows[i] = Utterance(**{**fields, **change})
     write_rows(tmp_path / "train.jsonl", rows)
     corpus = type(tone_corpus)(tmp_path / "train.jsonl", tone_corpus.dev)
-    quick = ["train.max_steps=4", "train.eval_steps=4", "train.num_workers=1"]
+    quick = ["train.max_steps=4", "train.eval_steps=3", "train.num_workers=1"]
     quick += ["train.report_to=[]", "train.age_balance=0", "train.adapt=freeze"]
     assert main(arguments(corpus, tmp_path / "exp", trained_nemo, *quick)) == 0
     found = metrics(tmp_path / "exp")
+    # The last step is evaluated, whatever eval_steps is: else it could not be the result.
+    assert [entry["step"] for entry in found["evaluations"]] == [3, 4]
     assert found["unreadable"]["train"] == 2
     assert sorted(found["left_out"]["train"].values()) == [1, 1, 1]
     before = load_model(trained_nemo).encoder.state_dict()
@@ -138,7 +140,7 @@ def test_bad_files_cost_only_themselves_and_never_hang(trained_nemo, tone_corpus
 def test_a_tdt_with_new_tokens_trains_on_a_cpu_and_both_heads_decode(tone_corpus, tmp_path):
     texts = ["a I goed home", "tooths two mouses saw"] * 4
     init = build(texts, tmp_path / "init", kind="hybrid", d_model=32, layers=1, vocabulary=32)
-    quick = ["train.max_steps=3", "train.eval_steps=3", "train.report_to=[]"]
+    quick = ["train.max_steps=3", "train.eval_steps=9", "train.report_to=[]"]
     quick += ["train.adapt=full", "train.new_tokens=28", "train.precision=bf16"]
     assert main(arguments(tone_corpus, tmp_path / "exp", init, *quick)) == 0
     final = tmp_path / "exp" / "final"

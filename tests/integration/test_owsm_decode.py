@@ -199,3 +199,11 @@ def test_owsm_ctc_hears_what_espnet_does(
     train_ngram([tone_corpus.train], tmp_path / "lm", order=3)
     with_lm = decode(good, trained_owsm_ctc, tmp_path / "lm", *one)
     assert all(row.best.lm_score is not None for row in with_lm if row.best.text)
+
+
+@pytest.mark.parametrize("setting", ["language=tlh", "task=sing"])
+def test_a_language_or_task_that_nobody_can_hear_is_refused_at_once(
+    trained_owsm: Path, good: list[Utterance], setting: str
+) -> None:
+    with pytest.raises(ValueError, match=r"knows no language or task '(tlh|sing)'"):
+        decode(good[:1], trained_owsm, None, f"decode.{setting}")

@@ -17,7 +17,6 @@ from manifests.device import pick_device, pick_precision
 from manifests.rows import Utterance
 from systems.hf_trainer import last_checkpoint
 from systems.record import write_record
-from systems.sampler import EpochSampler
 from systems.whisper.checkpoint import load_model, quiet_peft
 from systems.whisper.data import Tokens
 from systems.whisper.generation import no_speech_token, prompt_tokens
@@ -253,27 +252,6 @@ def test_device_and_precision():
     assert pick_precision("bf16", "cpu") == "bf16"
     with pytest.raises(ValueError, match="must be fp32 or bf16 on a CPU"):
         pick_precision("fp16", "cpu")
-
-
-def test_the_sampler_balances_shuffles_and_repeats_itself():
-    plain = EpochSampler(50, seed=3)
-    first = list(plain)
-    assert sorted(first) == list(range(50))
-    assert list(plain) == first == list(EpochSampler(50, seed=3))
-    plain.set_epoch(1)
-    assert list(plain) != first
-    balanced = EpochSampler(10000, seed=3, weights=[9.0] * 1000 + [1.0] * 9000)
-    assert sum(i < 1000 for i in balanced) == pytest.approx(5000, abs=200)
-
-
-def test_grouped_batches_hold_rows_of_like_length_and_every_row_once():
-    durations = [float(i * 37 % 101) for i in range(101)]
-    rows = list(EpochSampler(101, seed=3, grouped=(durations, 8)))
-    assert sorted(rows) == list(range(101))
-    assert rows == list(EpochSampler(101, seed=3, grouped=(durations, 8)))
-    batches = [[durations[row] for row in rows[i : i + 8]] for i in range(0, 101, 8)]
-    assert all(max(batch) - min(batch) == 7 for batch in batches[:-1])
-    assert [batch[0] for batch in batches] != sorted(batch[0] for batch in batches)
 
 
 def test_a_torn_checkpoint_is_not_resumed_from(tmp_path):

@@ -296,6 +296,11 @@ def test_a_bad_language_costs_one_utterance(trained_whisper: Path, tone_corpus: 
     assert [bool(heard[row.utt_id].error) for row in rows] == [False, False, True, False, False]
 
 
+def test_a_bad_language_of_all_is_refused_at_once(trained_whisper: Path) -> None:
+    with pytest.raises(ValueError, match="language is 'klingon', must be one of: "):
+        decoder(trained_whisper, "decode.language=klingon")
+
+
 def test_silence_by_the_models_own_word(
     trained_whisper: Path, windows: list[Window], tone_corpus: Any
 ) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from systems.align import dtw_starts, trim_to_sound
+from systems.align import dtw_starts, time_within, trim_to_sound
 
 
 def textbook_starts(cost: np.ndarray) -> list[int]:
-    """openai/whisper's dtw_cpu and backtrace, cell by cell."""
+    """openai/whisper's dtw_cpu and backtrace, cell by cell, but for steps straight down."""
     rows, frames = cost.shape
+    crowded = rows > frames
     total = np.full((rows + 1, frames + 1), np.inf, np.float32)
     trace = np.zeros((rows + 1, frames + 1), int)
     total[0, 0] = 0
     for j in range(1, frames + 1):
         for i in range(1, rows + 1):
             across, up, left = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
+            up = up if crowded else np.inf
             if across < up and across < left:
                 best, trace[i, j] = across, 0
             elif up < across and up < left:
@@ -52,7 +56,8 @@ def test_all_at_once_equals_one_by_one(shapes: list[tuple[int, int]], seed: int)
     costs = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
     for found, cost in zip(dtw_starts(costs), costs, strict=True):
         assert found.tolist() == textbook_starts(cost)
-        assert (np.diff(found) >= 0).all()
+        # Every token lasts a frame, if there are enough.
+        assert (np.diff(found) >= (len(cost) <= cost.shape[1])).all()
 
 
 def test_a_clear_path_is_found() -> None:
@@ -60,6 +65,13 @@ def test_a_clear_path_is_found() -> None:
     for row in range(3):
         cost[row, 3 * row : 3 * row + 3] = -1
     assert dtw_starts([cost])[0].tolist() == [0, 3, 6]
+
+
+@pytest.mark.parametrize("end", [0.9515625, 1.6425625, 2.0, 0.0001])
+def test_no_time_is_written_that_lies_after_the_end(end: float) -> None:
+    assert time_within(end, end) <= end
+    assert time_within(end + 1, end) <= end
+    assert time_within(1.25, math.inf) == 1.25
 
 
 def test_nothing_to_align() -> None:

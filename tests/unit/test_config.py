@@ -70,15 +70,41 @@ def test_overrides_win_and_nest(tmp_path):
         ("train.batchsize=3", "unknown key 'batchsize'; known: accumulation, adapt"),
         ("trian.batch_size=3", "unknown key 'trian'; known: base, decode"),
         ("train.batch_size", "must be key=value"),
-        ("train.batch_size=many", "Expected `int`, got `str` - at `$.train.batch_size`"),
-        ("train.adapt=encoder", "Invalid enum value 'encoder'"),
-        ("train.report_to=[mlflow]", "Invalid enum value 'mlflow'"),
+        (
+            "train.batch_size=many",
+            "override 'train.batch_size=many': train.batch_size is 'many', must be `int`",
+        ),
+        ("train.batch_size=0", "train.batch_size is 0, must be `int` >= 1"),
+        ("train.learning_rate=-1", "train.learning_rate is -1, must be `float` > 0.0"),
+        ("train.learning_rate=.nan", "train.learning_rate is nan, must be `float` > 0.0"),
+        ("decode.no_speech_threshold=2", "is 2, must be `float` <= 1.0"),
+        ("window=0", "window is 0, must be `float` > 0.0"),
+        ("window=long", "window is 'long', must be one of: a number, auto"),
+        (
+            "train.adapt=encoder",
+            "train.adapt is 'encoder', must be one of: decoder, encoder+decoder, full",
+        ),
+        (
+            "train.report_to=[mlflow]",
+            "train.report_to.0 is 'mlflow', must be one of: tensorboard, wandb",
+        ),
+        ("train.lora=8", "override 'train.lora=8': train.lora is 8, must be `object`"),
         ("train.lora=[", "override 'train.lora=[': not YAML"),
     ],
 )
 def test_a_typo_is_one_clear_error(override, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         load_config(WhisperConfig, None, [override])
+
+
+def test_a_fault_is_named_by_the_file_unless_an_override_made_it(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("train: {patience: -1}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"c\.yaml: train\.patience is -1, must be `int` >= 0"):
+        load_config(WhisperConfig, path, ["train.batch_size=3"])
+    path.write_bytes(b"train: \xff\n")
+    with pytest.raises(ValueError, match=r"c\.yaml: not text in UTF-8"):
+        load_config(WhisperConfig, path)
 
 
 def test_yaml_1_2_scalars():

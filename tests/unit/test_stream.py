@@ -105,6 +105,11 @@ def test_the_nbest_of_windows_are_combined_best_first() -> None:
     ]
 
 
+def test_the_scores_of_windows_add_up_to_no_more_digits_than_they_have() -> None:
+    parts = [[Ranked(Hypothesis(text="a", score=-0.1), -0.1)]] * 3
+    assert join_windows(parts, 1)[0].hypothesis.score == -0.3
+
+
 def test_silence_between_speech_adds_nothing(tmp_path: Path) -> None:
     speech = np.random.default_rng(2).normal(0, 0.1, 2 * RATE)
     samples = np.concatenate([speech, np.zeros(4 * RATE), speech])
