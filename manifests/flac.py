@@ -37,9 +37,10 @@ from manifests.audio import (
     load_audio,
 )
 from manifests.jsonl import part_path
-from manifests.rows import Row, Seconds, Utterance
+from manifests.rows import Row, Seconds, Utterance, digest_id
 
 _CHUNK = 32  # utterances per task: 1 ms of overhead against 100 ms of work
+_LONGEST_NAME = 200  # characters; file systems take 255, endings included
 _AHEAD = 4  # tasks per worker that may be under way or waiting to be written in order
 
 
@@ -68,7 +69,8 @@ def clip_path(utt_id: str) -> Path:
     >>> clip_path("0001-a").as_posix()
     'af/0001-a.flac'
     """
-    return Path(f"{zlib.crc32(utt_id.encode()) & 0xFF:02x}") / f"{utt_id}.flac"
+    stem = utt_id if len(utt_id) <= _LONGEST_NAME else digest_id(utt_id, utt_id)
+    return Path(f"{zlib.crc32(utt_id.encode()) & 0xFF:02x}") / f"{stem}.flac"
 
 
 def prepare_clip(row: Utterance, target: Path) -> Clip | Damaged:
@@ -83,12 +85,7 @@ def prepare_clip(row: Utterance, target: Path) -> Clip | Damaged:
         return Damaged(str(error).removeprefix(f"{row.audio_filepath}: "))
     except OSError as error:
         return Damaged(f"{error.strerror or error}, must be readable")
-    # Encoded in memory: a full disk is then an OSError, not libsndfile's "System error".
-    flac = io.BytesIO()
-    soundfile.write(flac, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part_path(target).write_bytes(flac.getbuffer())
-    part_path(target).replace(target)
+    size = write_flac(samples, target)
     return Clip(
         utt_id=row.utt_id,
         source=row.audio_filepath,
@@ -97,8 +94,23 @@ def prepare_clip(row: Utterance, target: Path) -> Clip | Damaged:
         offset=row.offset,
         duration=row.duration,
         seconds=len(samples) / SAMPLE_RATE,
-        size=flac.getbuffer().nbytes,
+        size=size,
     )
+
+
+def write_flac(samples: Samples, target: Path) -> int:
+    """Write 16 kHz audio atomically, folders included; return the file's size in bytes."""
+    # Encoded in memory: a full disk is then an OSError, not libsndfile's "System error".
+    flac = io.BytesIO()
+    soundfile.write(flac, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part_path(target).write_bytes(flac.getbuffer())
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a full disk's error names no file
+        raise
+    part_path(target).replace(target)
+    return flac.getbuffer().nbytes
 
 
 def _load(row: Utterance) -> Samples:

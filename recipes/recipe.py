@@ -53,6 +53,8 @@ class Recipe(Config, frozen=True):
     read_aloud: bool = False
     # Fine-tuning and the n-gram take `base_set` too, where the children of train are few.
     tune_on_base: bool = False
+    # Fine-tuning also hears train at these speeds (`manifests.perturb`), such as "0.9 1.1".
+    speed_perturb: str = ""
     normalized: bool = False  # the configs train on normalised text; so learn vocabularies of it
     window: int = 4  # encoder window of the tiny base in seconds
 

@@ -185,6 +185,8 @@ base_train=$data/base/train.jsonl base_dev=$data/base/dev.jsonl
 tune_train=$train
 [ "${recipe[tune_on_base]}" != True ] || tune_train=$data/train_all.jsonl
 [ "${recipe[read_aloud]}" != True ] || base_train=$data/pretrain.jsonl
+tune_heard=$tune_train # the n-gram and the synthetic voices need each sentence only once
+[ -z "${recipe[speed_perturb]}" ] || tune_heard=$data/perturbed.jsonl
 
 if in_stage 1 "manifests"; then
   step prepare "$data/test.jsonl" python -m manifests.prepare \
@@ -208,6 +210,11 @@ if in_stage 1 "manifests"; then
       "$tune_train" --out "$data" --nj "$nj" "${limit[@]}"
     step join-base "$base_train" python -m manifests.join "$data/read_aloud.jsonl" \
       "$data/base/train.jsonl" --out "$base_train"
+  fi
+  if [ "$tune_heard" != "$tune_train" ]; then
+    read -ra factors <<<"${recipe[speed_perturb]}"
+    step perturb "$tune_heard" python -m manifests.perturb "$tune_train" \
+      --factors "${factors[@]}" --nj "$nj" --out "$tune_heard"
   fi
   step speakers "$data/speakers.done" python -m manifests.split --check "$train" "$dev" "$test"
   step validate "$data/validate.done" python -m manifests.validate --allow-empty-text \
@@ -248,7 +255,7 @@ train_system() {
       --exp "$exp/$system/base" "pretrained=$exp/$system/init" "${train_opts[@]}"
   fi
   plan "$system-tuned" "$exp/$system/tuned/final" systems.train "$system" \
-    --config "${recipe[$system]}" --train "$tune_train" --dev "$dev" \
+    --config "${recipe[$system]}" --train "$tune_heard" --dev "$dev" \
     --exp "$exp/$system/tuned" ${start:+"pretrained=$start"} "${train_opts[@]}"
   run_planned "train-$system"
 }
