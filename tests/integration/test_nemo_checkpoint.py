@@ -118,6 +118,19 @@ def test_import_is_silent_and_asks_no_network():
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+def test_import_loads_no_compiler_and_leaves_torch_compile_as_it_was():
+    code = (
+        "import sys, lightning.pytorch, pytorch_lightning, torch\n"
+        "before = torch.compile\n"
+        "from systems.nemo.quiet import import_nemo\n"
+        "assert import_nemo() is import_nemo()\n"
+        "assert torch.compile is before\n"
+        "assert 'torch._inductor.compile_fx' not in sys.modules\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_loaded_models_are_in_eval_mode_to_the_last_module(tiny_nemo):
     """NeMo restores in training mode, where a forward changes the batch norms for good."""
     model = load_model(tiny_nemo)
