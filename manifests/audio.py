@@ -185,11 +185,14 @@ def _states_length(frames: int) -> bool:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    if not path.exists():
-        return "no such file, must exist"
-    if not path.is_file():
-        return "not a file, must be an audio file"
-    if not path.stat().st_size:
-        return "0 bytes, must hold audio"
+    try:
+        if not path.exists():
+            return "no such file, must exist"
+        if not path.is_file():
+            return "not a file, must be an audio file"
+        if not path.stat().st_size:
+            return "0 bytes, must hold audio"
+    except OSError as unreachable:  # a name too long, a folder that may not be entered
+        return f"{unreachable.strerror}, must be readable"
     text = str(error).rpartition(": ")[2].rstrip(".") or type(error).__name__
     return f"cannot be decoded ({text}), must be audio"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -33,12 +35,42 @@ _PLACEHOLDERS: dict[type[Row], dict[str, Any]] = {
 }
 _SHOWN = 60  # characters of a value in a message
 
+JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a line may raise, whatever bytes it has: brackets may also nest too deep."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some editors put before the first line."""
+
 
 class Examined(NamedTuple):
     """A line, taken apart."""
 
     faults: list[str]  # each "value, rule"
     values: dict[str, Any]  # the fields that are there and of their type
+
+
+_ONCE = tuple(
+    f'"{name}"'.encode()
+    for name in ("utt_id", "audio_filepath", "duration", "offset", "text", "speaker", "age")
+)
+
+
+def repeated_keys(line: bytes) -> list[str]:
+    """Return the keys that come twice in an utterance's line: JSON readers take the last silently.
+
+    Those that decide what is said by whom; ``line`` holds an object.
+    """
+    if not any(line.count(key) > 1 for key in _ONCE):  # nearly always, and fast
+        return []
+    # The outermost object is the last to be made.
+    pairs: list[tuple[str, Any]] = []
+
+    def note(found: list[tuple[str, Any]]) -> None:
+        pairs[:] = found
+
+    with suppress(RecursionError):
+        json.loads(line, object_pairs_hook=note)
+    return [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
 
 
 def row_check(row_type: type[Row]) -> Callable[[Any], list[str]]:
@@ -50,9 +82,14 @@ def examine(line: bytes, row_type: type[Row]) -> Examined:
     """Return every fault of a line that should hold a row of ``row_type``."""
     if not line.strip():
         return Examined(["line is blank, must hold a row"], {})
+    if line.startswith(BYTE_ORDER_MARK):
+        without = examine(line.removeprefix(BYTE_ORDER_MARK), row_type)
+        return Examined(
+            ["line begins with a byte order mark, must not", *without.faults], without.values
+        )
     try:
         raw = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except JSON_ERRORS as error:
         text = line.decode("utf-8", "backslashreplace").strip()
         return Examined([f"line is {shown(text)}, must be JSON: {error}"], {})
     if not isinstance(raw, dict):
@@ -63,6 +100,8 @@ def examine(line: bytes, row_type: type[Row]) -> Examined:
         for key in raw
         if key not in fields
     ]
+    if row_type is Utterance:
+        faults += map(repeated_fault, repeated_keys(line))
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name not in raw:
@@ -72,12 +111,17 @@ def examine(line: bytes, row_type: type[Row]) -> Examined:
         try:
             values[name] = msgspec.convert(raw[name], field.type)
         except msgspec.ValidationError as error:
-            faults.append(f"{name} is {shown(raw[name])}, {_rule(name, error)}")
+            faults.append(f"{name} is {shown(raw[name])}, {rule_of(name, error)}")
     complete = {**_PLACEHOLDERS.get(row_type, {}), **values}
     # Suppressed: a required field of a type without placeholders, which is named already.
     with suppress(msgspec.ValidationError):
         faults += row_check(row_type)(msgspec.convert(complete, row_type))
     return Examined(faults, values)
+
+
+def repeated_fault(key: str) -> str:
+    """Return what is wrong with a key of `repeated_keys`."""
+    return f"field {key!r} comes twice, must come once"
 
 
 def shown(value: Any) -> str:
@@ -86,7 +130,8 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def _rule(name: str, error: msgspec.ValidationError) -> str:
+def rule_of(name: str, error: msgspec.ValidationError) -> str:
+    """Return what a field's value must be, in the words of messages."""
     if name == "age":
         return f"must be one of: {', '.join(AGE_BUCKETS)}"
     message = str(error).replace(" - at `$", f" - at `{name}")

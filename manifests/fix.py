@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manifests.faults import examine, shown
+from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS, examine, repeated_keys, shown
 from manifests.jsonl import RowWriter
 from manifests.probe import Probe, agreed_duration, probe_all
 from manifests.progress import bars_wanted
-from manifests.rows import Rejected, Row, Utterance, safe_utt_id
+from manifests.rows import NEVER_EMPTY, Rejected, Row, Utterance, loosely, safe_utt_id
 from manifests.validate import segmented_files
 
 _CHUNK = 4096  # rows whose audio is looked at together
@@ -139,14 +139,18 @@ def _fixed_rows(
 def _draft(number: int, line: bytes) -> _Draft:
     """Return a row's fields, repaired as far as that needs no audio."""
     changes: list[str] = []
+    if line.startswith(BYTE_ORDER_MARK):
+        line = line.removeprefix(BYTE_ORDER_MARK)
+        changes.append("line began with a byte order mark, removed")
     examined = examine(line, Utterance)
     fields = dict(examined.values)
     try:
         raw = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except JSON_ERRORS:
         raw = None
     if not isinstance(raw, dict):
         return _Draft(number, fields, changes, examined.faults[0])
+    changes += [f"{key} came twice, the last taken" for key in repeated_keys(line)]
     try:
         _fix_types(raw, fields, changes)
         _fix_id(fields, changes)
@@ -164,13 +168,17 @@ def _fix_types(raw: dict[str, Any], fields: dict[str, Any], changes: list[str]) 
     types = {field.name: field.type for field in msgspec.structs.fields(Utterance)}
     extra: dict[str, Any] = dict(fields.get("extra") or {})
     for key, value in raw.items():
+        if value == "" and key in NEVER_EMPTY:
+            fields.pop(key)
+            changes.append(f"{key} was '', left out")
+            continue
         if key in fields:
             continue
         if value is None and key in types:
             changes.append(f"{key} was null, left out")
             continue
         try:
-            fields[key] = _convert(value, types[key])
+            fields[key] = loosely(value, types[key])
             changes.append(f"{key} was {shown(value)}, is {shown(fields[key])}")
         except (KeyError, msgspec.ValidationError):
             if key in ("utt_id", "audio_filepath"):
@@ -181,15 +189,6 @@ def _fix_types(raw: dict[str, Any], fields: dict[str, Any], changes: list[str]) 
         if not fields.get(key):
             raise _DropError(f"{key} is {fields.get(key)!r}, must be a non-empty string")
     fields["extra"] = extra or None
-
-
-def _convert(value: Any, to: Any) -> Any:
-    try:
-        return msgspec.convert(value, to, strict=False)
-    except msgspec.ValidationError:
-        if type(value) not in (int, float):
-            raise
-        return msgspec.convert(str(value), to)
 
 
 def _fix_id(fields: dict[str, Any], changes: list[str]) -> None:

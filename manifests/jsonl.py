@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
 
-from manifests.faults import examine, row_check
+from manifests.faults import JSON_ERRORS, examine, row_check
 from manifests.meta import write_meta
 from manifests.rows import NBest, Row, Utterance
 
@@ -37,7 +38,7 @@ def decode_rows(lines: Iterable[bytes], row_type: type[R], name: str) -> Iterato
     for number, line in enumerate(lines, 1):
         try:
             row = decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except JSON_ERRORS as error:
             faults = examine(line, row_type).faults or [str(error)]
             raise RowError(f"{name}:{number}: {faults[0]}") from None
         problems = check(row)
@@ -107,15 +108,26 @@ class RowWriter:
         self._file = part.open("ab" if resume else "wb")
 
     def write(self, row: Row) -> None:
-        self._file.write(self._encode(row) + b"\n")
+        self.write_lines(self._encode(row) + b"\n")
 
     def write_lines(self, lines: bytes) -> None:
         """Write rows that another process has encoded, each with its newline."""
-        self._file.write(lines)
+        try:
+            self._file.write(lines)
+        except OSError as error:
+            raise self._named(error) from None
 
     def flush(self) -> None:
         """Hand what was written to the operating system: it survives ``kill -9``."""
-        self._file.flush()
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise self._named(error) from None
+
+    def _named(self, error: OSError) -> OSError:
+        """Return a full disk's error, which names no file, with ours."""
+        error.filename = error.filename or str(self.path)
+        return error
 
     def __enter__(self) -> Self:
         return self
@@ -126,10 +138,13 @@ class RowWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.flush()
-        if kind is None:
-            os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            self.flush()
+            if kind is None:
+                os.fsync(self._file.fileno())
+        finally:
+            with suppress(OSError):  # what it could not write it tries again
+                self._file.close()
         if kind is None:
             write_meta(self.path, self._meta or {})
             part_path(self.path).replace(self.path)

@@ -84,9 +84,11 @@ def prepare(
     if unknown:
         raise ValueError(f"set is {unknown[0]!r}, must be one of: {', '.join(found)}")
     out = out.resolve()
+    names = list(dict.fromkeys(sets or found))
+    _check_outputs(corpus, src, out, names)
     counts = {}
     with ExitStack() as files:
-        for name in sets or found:
+        for name in names:
             logger.info("preparing %s", name)
             longest = math.inf if name in whole else max_seconds
             writer = _SetWriter(out, name, min_seconds, longest, files)
@@ -111,6 +113,27 @@ def _import(corpus: str, src: Path, verify_md5: bool, limit: int | None) -> Sets
     return pasketti.import_corpus(src, verify=True)
 
 
+def _outputs(out: Path, name: str) -> list[Path]:
+    return [out / f"{name}{kind}.jsonl" for kind in ("", ".long", ".quarantine")]
+
+
+def _check_outputs(corpus: str, src: Path, out: Path, names: Sequence[str]) -> None:
+    """Raise ValueError where two sets would write one file, or one the manifest it is read from."""
+    owners: dict[Path, str] = {}
+    for name in names:
+        for path in _outputs(out, name):
+            if path in owners:
+                raise ValueError(
+                    f"{path}: is written by sets {owners[path]!r} and {name!r}, "
+                    "must be by one: choose with --sets"
+                )
+            owners[path] = name
+    if corpus in ("nemo", "read_aloud"):
+        read = {src.resolve(), *(path.resolve() for path in src.glob("*.jsonl"))}
+        for path in read & owners.keys():
+            raise ValueError(f"{path}: is the source itself, --out must be another folder")
+
+
 class _SetWriter:
     """The three manifests of one set."""
 
@@ -120,9 +143,8 @@ class _SetWriter:
         self.counts = Counts()
         self._out, self._name, self._shortest, self._longest = out, name, shortest, longest
         self._meta: dict[str, object] = {"set": name}
-        paths = [out / f"{name}{kind}.jsonl" for kind in ("", ".long", ".quarantine")]
         self._kept, self._long, self._quarantine = (
-            files.enter_context(RowWriter(path, meta=self._meta)) for path in paths
+            files.enter_context(RowWriter(path, meta=self._meta)) for path in _outputs(out, name)
         )
 
     def run(
@@ -247,6 +269,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"manifests.prepare: {error}", file=sys.stderr)
         return 1
     print(summary(counts))
+    if not any(one.kept or one.long for one in counts.values()):
+        print(f"manifests.prepare: {args.src}: no utterance could be kept", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -55,6 +55,10 @@ class Utterance(Row, frozen=True, kw_only=True):
     extra: dict[str, Any] | None = None  # carried along, never read by a system
 
 
+# Unknown is absent: utterances with speaker "" would be one speaker's.
+NEVER_EMPTY = ("speaker", "session", "language", "source")
+
+
 class Word(Row, frozen=True, kw_only=True):
     """One recognised word; ``start`` and ``end`` are those of the word itself."""
 
@@ -137,6 +141,20 @@ def digest_id(readable: str, identity: str) -> str:
     return f"{readable}-{digest}" if readable else digest
 
 
+def loosely(value: Any, to: Any) -> Any:
+    """Return a value as the type of a field if it can be read as one; else msgspec.ValidationError.
+
+    >>> loosely("3.2", float), loosely(7, str), loosely("true", bool)
+    (3.2, '7', True)
+    """
+    try:
+        return msgspec.convert(value, to, strict=False)
+    except msgspec.ValidationError:
+        if type(value) not in (int, float):
+            raise
+        return msgspec.convert(str(value), to)
+
+
 def age_bucket(years: float) -> AgeBucket:
     """Return the age bucket of an age in years (below 3 counts as "3-4").
 
@@ -163,6 +181,9 @@ def utterance_problems(row: Utterance) -> list[str]:
         problems.append(f"duration is {row.duration:g} s, must be > 0")
     if not 0 <= row.offset < math.inf:
         problems.append(f"offset is {row.offset:g} s, must be >= 0")
+    if "" in (row.speaker, row.session, row.language, row.source):
+        empty = [name for name in NEVER_EMPTY if getattr(row, name) == ""]
+        problems += [f"{name} is '', must be left out where unknown" for name in empty]
     return problems
 
 

@@ -21,7 +21,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manifests.faults import examine, row_check
+from manifests.faults import (
+    BYTE_ORDER_MARK,
+    JSON_ERRORS,
+    examine,
+    repeated_fault,
+    repeated_keys,
+    row_check,
+)
 from manifests.probe import audio_fault, probe_all
 from manifests.progress import bars_wanted
 from manifests.rows import NBest, Row, Seconds, Utterance
@@ -88,7 +95,7 @@ def guess_row_type(path: Path) -> type[Row]:
         for line in islice(lines, _CHUNK):
             try:
                 raw = msgspec.json.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except JSON_ERRORS:
                 continue
             if isinstance(raw, dict):
                 return NBest if "hyps" in raw else Utterance
@@ -107,8 +114,8 @@ def segmented_files(path: Path) -> set[str]:
     with path.open("rb") as lines:
         for line in lines:
             try:
-                part = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                part = decode(line.removeprefix(BYTE_ORDER_MARK))
+            except JSON_ERRORS:
                 continue
             if part.offset > 0:
                 found.add(part.audio_filepath)
@@ -139,7 +146,9 @@ class _Scan:
             try:
                 row = decode(line)
                 faults = check(row)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                if is_utterance:
+                    faults += map(repeated_fault, repeated_keys(line))
+            except JSON_ERRORS:
                 faults, values = examine(line, self._row_type)
                 row = _Loose(**{key: values.get(key) for key in _Loose._fields})
             if row.utt_id is not None:

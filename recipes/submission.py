@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 
 from manifests import Utterance, read_nbest, read_rows, write_atomic
+from manifests.faults import JSON_ERRORS
 from manifests.rows import Rejected, safe_utt_id
 from scoring.metric import check_ids
 
@@ -52,7 +53,7 @@ def read_format(path: Path) -> list[str]:
         for number, line in enumerate(lines, 1):
             try:
                 ids.append(decode(line).utterance_id)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except JSON_ERRORS as error:
                 raise ValueError(f"{path}:{number}: {error}, must name an utterance_id") from None
     if not ids:
         raise ValueError(f"{path}: has no rows, must have at least one")

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from manifests.corpora import Sets
-from manifests.corpora.drafts import Draft, age_fields, measured, utterance
+from manifests.corpora.drafts import Draft, age_fields, json_objects, measured, utterance
+from manifests.faults import shown
 from manifests.rows import AGE_BUCKETS, Rejected, Utterance, safe_utt_id
 
 # What Hugging Face takes as the same split, under the names used here.
@@ -52,43 +51,56 @@ def import_corpus(src: Path) -> Sets:
     sets: dict[str, list[Draft | Rejected]] = {}
     named: set[Path] = set()
     for table in tables:
-        for number, values in _rows(table):
-            place = f"{table}:{number}"
+        for place, values in _csv_rows(table) if table.suffix == ".csv" else json_objects(table):
             split = "train"
             try:
-                if isinstance(values, Exception):
+                if isinstance(values, ValueError):
                     raise values
                 audio = _audio_path(values, table, src)
                 named.add(audio)
                 split = _split(audio, src)
                 row = _utterance(values, audio, src)
                 sets.setdefault(split, []).append(Draft(place, row))
-            except (msgspec.DecodeError, ValueError) as error:
+            except ValueError as error:
                 sets.setdefault(split, []).append(Rejected(place=place, reason=str(error)))
     for audio in sorted(path for path in src.rglob("*") if path.suffix.lower() in _AUDIO):
         if audio not in named:
             reason = "audio file, must have a row in metadata"
             sets.setdefault(_split(audio, src), []).append(
-                Rejected(place=str(audio), reason=reason)
+                Rejected(
+                    place=os.fsencode(audio).decode("utf-8", "backslashreplace"), reason=reason
+                )
             )
     return {name: measured(drafts) for name, drafts in sets.items()}
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
-    """Yield line numbers with rows, or with why a row could not be read."""
-    if table.suffix == ".csv":
-        with table.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            for values in reader:
-                yield reader.line_num, {k: v for k, v in values.items() if v != "" or k in _TEXT}
-        return
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    with table.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+def _csv_rows(table: Path) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
+    """Yield places (file:line) with rows, or with why a row could not be read."""
+    # surrogateescape: a byte that is no UTF-8 costs its own row, not all of them.
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        reader = csv.reader(lines)
+        header = next(reader, [])
+        while True:
+            found: dict[str, Any] | ValueError
             try:
-                yield number, decode(line)
-            except msgspec.DecodeError as error:
-                yield number, error
+                cells = next(reader)
+                if not cells:
+                    continue
+                found = _csv_row(header, cells)
+            except StopIteration:
+                return
+            except (csv.Error, ValueError) as error:
+                found = ValueError(str(error))
+            yield f"{table}:{reader.line_num}", found
+
+
+def _csv_row(header: list[str], cells: list[str]) -> dict[str, Any]:
+    if len(cells) != len(header):
+        raise ValueError(f"row has {len(cells)} columns, must have {len(header)} as the header")
+    for cell in cells:
+        if not cell.isascii() and any("\ud800" <= char <= "\udfff" for char in cell):
+            raise ValueError(f"{shown(cell)}, must be UTF-8")
+    return {k: v for k, v in zip(header, cells, strict=True) if v != "" or k in _TEXT}
 
 
 def _audio_path(values: dict[str, Any], table: Path, src: Path) -> Path:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS, rule_of, shown
 from manifests.probe import Probe, agreed_duration, probe_all
-from manifests.rows import Rejected, Utterance, age_bucket, utterance_problems
+from manifests.rows import (
+    NEVER_EMPTY,
+    Rejected,
+    Utterance,
+    age_bucket,
+    loosely,
+    utterance_problems,
+)
 
 _CHUNK = 1024  # files probed together: bounds memory, keeps rows streaming
 _FIELDS = {field.name: field.type for field in msgspec.structs.fields(Utterance)}
+_DECISIVE = ("text", "offset", "duration")
 
 
 class Draft(NamedTuple):
@@ -68,6 +78,20 @@ def _agreed(row: Utterance, probe: Probe, *, segment: bool) -> Utterance:
     return msgspec.structs.replace(row, duration=duration, extra=extra)
 
 
+def json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
+    """Yield the place (file:line) and object of each line of a file, or why there is none."""
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            found: dict[str, Any] | ValueError
+            try:
+                found = decode(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line)
+            except JSON_ERRORS as error:
+                text = shown(line.decode("utf-8", "backslashreplace").strip())
+                found = ValueError(f"line is {text}, must be a JSON object: {error}")
+            yield f"{path}:{number}", found
+
+
 def age_fields(years: Any) -> dict[str, Any]:
     """Return ``age`` (bucket) and ``age_years`` for an age in years; ValueError if it is none."""
     try:
@@ -80,21 +104,27 @@ def age_fields(years: Any) -> dict[str, Any]:
 
 
 def utterance(values: Mapping[str, Any]) -> Utterance:
-    """Return a row from loose values: what is no field, or not of a field's type, goes to extra.
+    """Return a row from loose values: what is no field, or can't be read as one, goes to extra.
 
-    None and absent are the same. ValueError if ``utt_id`` or ``audio_filepath`` is missing.
+    None and absent are the same, and so is "" where it can only mean unknown. ValueError if
+    ``utt_id`` or ``audio_filepath`` is missing, or what decides which words are heard where
+    cannot be read.
     """
     fields: dict[str, Any] = {"duration": 0.0}
     extra: dict[str, Any] = {}
     for key, value in values.items():
-        if value is None:
+        if value is None or (value == "" and key in NEVER_EMPTY):
             continue
         if key == "extra" and isinstance(value, dict):
             extra |= value
             continue
         try:
-            fields[key] = msgspec.convert(value, _FIELDS[key])
-        except (KeyError, msgspec.ValidationError):
+            fields[key] = loosely(value, _FIELDS[key])
+        except KeyError:
+            extra[key] = value
+        except msgspec.ValidationError as error:
+            if key in _DECISIVE:
+                raise ValueError(f"{key} is {shown(value)}, {rule_of(key, error)}") from None
             extra[key] = value
     for key in ("utt_id", "audio_filepath"):
         if key not in fields:

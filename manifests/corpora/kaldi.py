@@ -5,6 +5,7 @@ https://kaldi-asr.org/doc/data_prep.html
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def data_directory(
     tables = {name: _read_table(folder / name, problems) for name in _TABLES}
     recordings = tables["wav.scp"]
     for line, value in recordings.values():
-        if value.startswith("|") or value.endswith("|") or ".ark:" in value or value in ("", "-"):
+        if value.startswith("|") or value.endswith("|") or ".ark:" in value or value == "-":
             rule = "must be a plain path (pipes and archives are not run)"
             raise ValueError(f"{folder / 'wav.scp'}:{line}: {value!r}, {rule}")
     root = (root or _find_root(folder, recordings)).absolute()
@@ -58,6 +59,8 @@ def data_directory(
         place = f"{folder / keys_from}:{line}"
         try:
             where = _segment(value, recordings) if keys_from == "segments" else {"audio": value}
+            if not where["audio"]:
+                raise ValueError("recording has no path in wav.scp, must have one")
             audio = str(root / where.pop("audio"))
             row = utterance(
                 {"audio_filepath": audio, "source": source, **where, **_about(key, tables)}
@@ -81,7 +84,7 @@ def _read_table(path: Path, problems: list[Rejected]) -> Table:
         for number, raw in enumerate(lines, 1):
             place = f"{path}:{number}"
             try:
-                key, *rest = raw.decode("utf-8").split(None, 1)
+                key, *rest = raw.decode("utf-8-sig").split(None, 1)
             except UnicodeDecodeError:
                 problems.append(Rejected(place=place, reason=f"{raw!r}, must be UTF-8"))
                 continue
@@ -115,7 +118,7 @@ def _segment(value: str, recordings: Table) -> dict[str, Any]:
         raise ValueError(f"segment is {value!r}, must be 'recording start end'") from None
     if recording not in recordings:
         raise ValueError(f"recording is {recording!r}, must be in wav.scp")
-    if until != -1 and not 0 <= offset < until:
+    if until != -1 and not 0 <= offset < until < math.inf:
         raise ValueError(f"segment is {start} to {end} s, must start >= 0 and end later")
     duration = 0.0 if until == -1 else round(until - offset, 6)
     return {"audio": recordings[recording][1], "offset": offset, "duration": duration}
@@ -128,6 +131,8 @@ def _about(key: str, tables: dict[str, Table]) -> dict[str, Any]:
         about["kaldi_id"] = key
     if key in tables["text"]:
         about["text"] = tables["text"][key][1]
+    elif tables["text"]:
+        raise ValueError("utterance has no line in text, must have one where others have")
     speaker = tables["utt2spk"].get(key, (0, None))[1]
     if speaker:
         about["speaker"] = speaker

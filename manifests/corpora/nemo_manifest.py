@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from manifests.corpora import Sets
-from manifests.corpora.drafts import Draft, age_fields, measured, utterance
+from manifests.corpora.drafts import Draft, age_fields, json_objects, measured, utterance
 from manifests.rows import AGE_BUCKETS, Rejected, Utterance, digest_id, safe_utt_id
+
+# What our own commands write beside manifests.
+_NO_MANIFESTS = (".meta.json", ".quarantine.jsonl", ".dropped.jsonl", ".repaired.jsonl")
 
 
 def import_corpus(src: Path) -> Sets:
@@ -26,7 +27,7 @@ def import_corpus(src: Path) -> Sets:
         manifests = sorted(
             path
             for path in src.iterdir()
-            if path.suffix in (".json", ".jsonl") and not path.name.endswith(".meta.json")
+            if path.suffix in (".json", ".jsonl") and not path.name.endswith(_NO_MANIFESTS)
         )
     else:
         manifests = [src]
@@ -42,16 +43,14 @@ def import_corpus(src: Path) -> Sets:
 
 
 def _drafts(path: Path) -> Iterator[Draft | Rejected]:
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            place = f"{path}:{number}"
-            try:
-                values = decode(line)
-                # A part of a file is told by its offset, even if that is 0.
-                yield Draft(place, _row(values, path), segment=values.get("offset") is not None)
-            except (msgspec.DecodeError, ValueError) as error:
-                yield Rejected(place=place, reason=str(error))
+    for place, values in json_objects(path):
+        try:
+            if isinstance(values, ValueError):
+                raise values
+            # A part of a file is told by its offset, even if that is 0.
+            yield Draft(place, _row(values, path), segment=values.get("offset") is not None)
+        except ValueError as error:
+            yield Rejected(place=place, reason=str(error))
 
 
 def _row(values: dict[str, Any], path: Path) -> Utterance:

@@ -19,10 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from manifests.corpora import Sets
-from manifests.corpora.drafts import Draft, measured, utterance
+from manifests.corpora.drafts import Draft, json_objects, measured, utterance
 from manifests.rows import AGE_BUCKETS, Rejected, safe_utt_id
 
 _FILES = {"train": "train_word_transcripts.jsonl", "test": "utterance_metadata.jsonl"}
@@ -50,21 +48,20 @@ def import_corpus(src: Path, *, verify: bool = False) -> Sets:
 
 
 def _drafts(path: Path, verify: bool) -> Iterator[Draft | Rejected]:
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            place = f"{path}:{number}"
-            raw_id = None
-            try:
-                values = decode(line)
-                raw_id = values.get("utterance_id")
-                row = _row(values, path.absolute().parent)
-                if verify:
-                    _verify(values, Path(row["audio_filepath"]))
-                yield Draft(place, utterance(row))
-            except (msgspec.DecodeError, ValueError) as error:
-                named = raw_id if isinstance(raw_id, str) else None
-                yield Rejected(place=place, reason=str(error), utt_id=named)
+    folder = path.absolute().parent
+    for place, values in json_objects(path):
+        raw_id = None
+        try:
+            if isinstance(values, ValueError):
+                raise values
+            raw_id = values.get("utterance_id")
+            row = _row(values, folder)
+            if verify:
+                _verify(values, Path(row["audio_filepath"]))
+            yield Draft(place, utterance(row))
+        except ValueError as error:
+            named = raw_id if isinstance(raw_id, str) else None
+            yield Rejected(place=place, reason=str(error), utt_id=named)
 
 
 def _row(values: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def test_missing_empty_and_other_files(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "zero.wav", np.zeros(0), 16_000)
     for name, reason in {
         "absent.wav": "no such file",
+        "x" * 300: "File name too long, must be readable",
         ".": "not a file",
         "empty.wav": "0 bytes",
         "text.flac": "cannot be decoded",

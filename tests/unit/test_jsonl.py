@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from manifests.meta import meta_path
 
 ids = st.text("abcXYZ019._-", min_size=1, max_size=20)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+names = texts.filter(bool)
 scores = st.floats(allow_nan=False, allow_infinity=False)
 times = st.floats(0, 1e6)
 json_values = st.recursive(
@@ -43,15 +45,15 @@ json_values = st.recursive(
 utterances = st.builds(
     Utterance,
     utt_id=ids,
-    audio_filepath=texts.filter(bool),
+    audio_filepath=names,
     duration=st.floats(1e-6, 1e6),
     offset=times,
     text=st.none() | texts,
-    speaker=st.none() | texts,
-    session=st.none() | texts,
+    speaker=st.none() | names,
+    session=st.none() | names,
     age=st.none() | st.sampled_from(AGE_BUCKETS),
-    language=texts,
-    source=st.none() | texts,
+    language=names,
+    source=st.none() | names,
     noisy=st.none() | st.booleans(),
     extra=st.none() | st.dictionaries(texts, json_values, max_size=3),
 )
@@ -259,3 +261,16 @@ def test_small_texts_are_replaced_whole(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a" / "r.md", "two \u00e9")
     assert (tmp_path / "a" / "r.md").read_text(encoding="utf-8") == "two \u00e9"
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["r.md"]
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    row = Utterance(utt_id="u", audio_filepath="a.wav", duration=1.0, text="x" * 5_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for count in (1, 5):  # held back until the end, and written at once
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            with pytest.raises(OSError, match=r"m\.jsonl"):
+                write_rows(tmp_path / "m.jsonl", [row] * count)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "m.jsonl").exists()
