@@ -5,8 +5,9 @@ Example::
     python -m lm.train --text stories.txt --manifest train.jsonl --dev dev.jsonl \
         --order 4 --out exp/lm
 
-Reads text, one sentence to a line (``.gz`` too), and manifests' ``text``; lines are normalised
-by `manifests.normalize_text`, as every later query is, and empty ones dropped::
+Reads text, one sentence to a line, and the ``text`` of manifests, ours or NeMo's; both may be
+``.gz``. Lines are normalised by `manifests.normalize_text`, as every later query is, and empty
+ones dropped::
 
     "He goed home!"  ->  he goed home
 
@@ -19,17 +20,20 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import io
 import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from lm.ngram import BINARY, INFO, UNIGRAMS, NGram, Perplexity
-from manifests import Utterance, normalize_text, part_path, read_rows, write_atomic
+from manifests import RowError, normalize_text, part_path, write_atomic
+from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS, shown
 from manifests.meta import write_meta
 
 log = logging.getLogger(__name__)
@@ -37,6 +41,7 @@ log = logging.getLogger(__name__)
 ORDERS = (3, 4, 5)
 PRUNE = (0, 0, 1)
 QUANTIZE = 8
+_PEEK = 64  # bytes that tell a manifest from a text
 # For lmplz's sorting: what does not fit goes through the disk, with the same result. Its own
 # default, 80 % of the machine, costs seconds of clearing memory even for a tiny text.
 _MEMORY = "512M"
@@ -57,30 +62,40 @@ class LmInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read_sentences(path: Path) -> Iterator[str]:
-    """Yield the normalised, non-empty lines of a text (``.gz`` too) or texts of a manifest.
+    """Yield the normalised, non-empty lines of a text or texts of a manifest (``.gz`` too).
 
-    A name ending in ``.jsonl`` or ``.json`` (NeMo's ending) is a manifest.
+    A manifest is a file whose name says so (``.jsonl``, ``.json``) or whose first line is an
+    object, whatever its name; as words its keys would be in every sentence.
     """
-    manifest = path.suffix in (".jsonl", ".json")
-    for line in _manifest_texts(path) if manifest else _lines(path):
-        sentence = normalize_text(line)
-        if sentence:
-            yield sentence
-
-
-def _manifest_texts(path: Path) -> Iterator[str]:
-    for row in read_rows(path, Utterance):
-        if row.text is not None:
-            yield row.text
-
-
-def _lines(path: Path) -> Iterator[str]:
     opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as handle:
+    try:
+        with opened(path, "rb") as file:
+            # Not opened again: it may be a pipe.
+            first = file.peek(_PEEK).removeprefix(BYTE_ORDER_MARK).lstrip()
+            lines: Iterable[str]
+            if first.startswith(b"{") or {".jsonl", ".json"} & set(path.suffixes[-2:]):
+                lines = _texts(file, str(path))
+            else:
+                lines = io.TextIOWrapper(file, encoding="utf-8")
+            yield from filter(None, map(normalize_text, lines))
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: not whole UTF-8 text: {error}") from None
+
+
+class _Texted(msgspec.Struct, frozen=True):
+    """What a manifest's row is to an n-gram: NeMo's rows have no ``utt_id``, blind ones no text."""
+
+    text: str | None = None
+
+
+def _texts(lines: Iterable[bytes], name: str) -> Iterator[str]:
+    decode = msgspec.json.Decoder(_Texted).decode
+    for number, line in enumerate(lines, 1):
         try:
-            yield from handle
-        except (UnicodeDecodeError, EOFError) as error:
-            raise ValueError(f"{path}: not whole UTF-8 text: {error}") from None
+            yield decode(line.removeprefix(BYTE_ORDER_MARK)).text or ""
+        except JSON_ERRORS as error:
+            found = shown(line.decode("utf-8", "backslashreplace").strip())
+            raise RowError(f"{name}:{number}: line is {found}, must be a row: {error}") from None
 
 
 def train(
@@ -100,7 +115,10 @@ def train(
     no text, RuntimeError when a tool fails.
     """
     _check(order, prune, quantize)
-    out = Path(out)
+    for path in (*sources, *([] if dev is None else [dev])):  # not only after hours of lmplz
+        if not Path(path).exists() or Path(path).is_dir():
+            raise ValueError(f"{path}: no such file, must be a text or a manifest")
+    out = Path(out).resolve()
     if out.exists() and not (out / INFO).exists() and any(out.iterdir()):
         raise ValueError(f"{out}: exists and is not an n-gram folder, must be new or empty")
     work = part_path(out)

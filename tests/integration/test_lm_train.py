@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lm import NGram
-from lm.train import main, tool, train
+from lm.train import main, read_sentences, tool, train
 from manifests import Utterance, write_rows
 
 FREQUENT = ["the", "a", "cat", "dog", "sees", "likes", "goed", "and"]
@@ -164,15 +164,53 @@ def test_the_command_and_its_errors(tmp_path, text, capfd):
     assert "0.00 % of" in done.stderr
     assert main(["--text", str(tmp_path / "absent"), "--out", str(out)]) == 1
     assert main(["--text", str(text), "--order", "9", "--out", str(out)]) == 1
-    (tmp_path / "bad.jsonl").write_text('{"utt_id": "a"}\n')
+    (tmp_path / "bad.jsonl").write_text('{"text": 7}\n')
     assert main(["--manifest", str(tmp_path / "bad.jsonl"), "--out", str(out)]) == 1
     (tmp_path / "torn.gz").write_bytes(gzip.compress(b"some text " * 1000)[:-20])
     assert main(["--text", str(tmp_path / "torn.gz"), "--out", str(out)]) == 1
     (tmp_path / "latin").write_bytes(b"caf\xe9")
     assert main(["--text", str(tmp_path / "latin"), "--out", str(out)]) == 1
+    flipped = bytearray(gzip.compress(b"some text " * 1000))
+    flipped[20] ^= 255
+    for name, content in (("flipped.gz", flipped), ("text.gz", b"he goed")):
+        (tmp_path / name).write_bytes(content)
+        assert main(["--text", str(tmp_path / name), "--out", str(out)]) == 1
     lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 7
     assert "bad.jsonl:1:" in lines[2]
+    named = ("torn.gz", "latin", "flipped.gz", "text.gz")
+    assert all(name in line for name, line in zip(named, lines[3:], strict=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["m.jsonl", "m.json", "m.jsonl.gz", "train.manifest", "train.manifest.gz"]
+)
+def test_a_manifest_is_one_whatever_its_name(tmp_path, name):
+    """Read as a text, its keys would be words of every sentence."""
+    rows = b'\xef\xbb\xbf{"audio_filepath": "a.wav", "text": "He goed."}\n{"text": null}\n{}\n'
+    (tmp_path / name).write_bytes(gzip.compress(rows) if name.endswith(".gz") else rows)
+    assert list(read_sentences(tmp_path / name)) == ["he goed"]
+
+
+def test_a_pipe_is_read_once(tmp_path, text):
+    out = tmp_path / "lm"
+    call = f"{sys.executable} -m lm.train --text <(cat {text}) --order 3 --out {out}"
+    subprocess.run(["bash", "-c", call], check=True, capture_output=True)
+    assert NGram(out).order == 3
+
+
+def test_what_is_missing_is_said_before_the_work(tmp_path, text):
+    with pytest.raises(ValueError, match="absent: no such file, must be a text or a manifest"):
+        train([text], tmp_path / "lm", dev=tmp_path / "absent")
+    assert list(tmp_path.glob("lm*")) == []
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path, text):
+    train([text], tmp_path / "real", order=3)
+    (tmp_path / "lm").symlink_to("real")
+    train([text], tmp_path / "lm", order=4)
+    assert (tmp_path / "lm").is_symlink()
+    assert NGram(tmp_path / "real").order == 4
 
 
 def test_a_missing_tool_says_how_to_build_it(monkeypatch, tmp_path):
