@@ -111,6 +111,8 @@ def test_yaml_1_2_scalars():
     values = ("1e-4", "2E3", "1.5e-3", ".5", "no", "on", "true", "-3", "2026-01-01", "~")
     parsed = [parse_yaml(value, "x") for value in values]
     assert parsed == [1e-4, 2e3, 1.5e-3, 0.5, "no", "on", True, -3, "2026-01-01", None]
+    for text in ("0.9 1.1", "1e-4 of it", "true voices"):  # that only begin like something else
+        assert parse_yaml(text, "x") == text
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
