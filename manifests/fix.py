@@ -82,15 +82,18 @@ def fix(
     manifest, out = Path(manifest), Path(out)
     if not manifest.is_file():
         raise ValueError(f"{manifest}: no such file, must be a manifest")
-    if out.resolve() == manifest.resolve():
-        raise ValueError(f"{out}: is the manifest itself, must be another file")
+    files = (
+        out,
+        Path(repaired or out.with_suffix(".repaired.jsonl")),
+        Path(dropped or out.with_suffix(".dropped.jsonl")),
+    )
+    taken = {manifest.resolve(): "the manifest itself"}
+    for path, what in zip(files, ("the repaired copy", "a list", "a list"), strict=True):
+        if path.resolve() in taken:
+            raise ValueError(f"{path}: is {taken[path.resolve()]}, must be another file")
+        taken[path.resolve()] = what
     counts = [0, 0, 0]
     with ExitStack() as stack:
-        files = (
-            out,
-            Path(repaired or out.with_suffix(".repaired.jsonl")),
-            Path(dropped or out.with_suffix(".dropped.jsonl")),
-        )
         meta = {"manifest": str(manifest)}
         writers = [stack.enter_context(RowWriter(path, meta=meta)) for path in files]
         for row in _fixed_rows(manifest, out.resolve().parent, jobs, progress):

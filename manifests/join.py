@@ -18,16 +18,23 @@ from manifests.split import moved
 
 
 def join(manifests: Sequence[Path], out: Path) -> int:
-    """Write all rows to ``out`` and return how many; ValueError for an id that is there twice."""
-    seen: dict[str, Path] = {}
+    """Write all rows to ``out`` and return how many.
+
+    ValueError for an id that is there twice, without regard to case as in `manifests.validate`.
+    """
+    seen: dict[str, tuple[Path, int]] = {}
 
     def rows() -> Iterator[Utterance]:
         for manifest in manifests:
-            for row in moved(manifest, out.parent):
-                if row.utt_id in seen:
-                    there = seen[row.utt_id]
-                    raise ValueError(f"{manifest}: {row.utt_id!r}, must not be in {there} too")
-                seen[row.utt_id] = manifest
+            for number, row in enumerate(moved(manifest, out.parent), 1):
+                key = row.utt_id.lower()
+                if key in seen:
+                    there, line = seen[key]
+                    raise ValueError(
+                        f"{manifest}:{number}: utt_id is {row.utt_id!r}, must be unique without "
+                        f"regard to case (first at {there}:{line})"
+                    )
+                seen[key] = manifest, number
                 yield row
 
     return write_rows(out, rows(), meta={"manifests": [str(path) for path in manifests]})

@@ -43,7 +43,9 @@ def probe(path: str) -> Probe:
 
 
 def probe_all(paths: Iterable[str], jobs: int | None = None) -> dict[str, Probe]:
-    """Return `probe` of every path; each file is opened once, ``jobs`` (all cores) at a time."""
+    """Return `probe` of every path, each opened once, ``jobs`` (None: all cores) at a time."""
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}, must be > 0")
     unique = list(dict.fromkeys(paths))
     jobs = jobs or os.cpu_count() or 1
     if jobs == 1 or len(unique) < 2:

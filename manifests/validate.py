@@ -231,13 +231,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    from tqdm import tqdm
-
-    failed = False
     for path in args.files:
         if not path.is_file():
             print(f"{path}: no such file, must be a manifest or hypothesis file", file=sys.stderr)
             return 2
+    try:
+        return _validate_all(args)
+    except (OSError, ValueError) as error:
+        print(f"manifests.validate: {error}", file=sys.stderr)
+        return 2
+
+
+def _validate_all(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    failed = False
     for path in args.files:
         errors = rows = 0
         with tqdm(desc=path.name, unit=" rows", disable=not bars_wanted()) as bar:

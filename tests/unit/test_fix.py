@@ -151,7 +151,16 @@ def test_the_command(corpus: Any, folder: Path, capsys: pytest.CaptureFixture[st
     args = ["--out", str(folder / "f.jsonl"), "--dropped", str(folder / "lost.jsonl")]
     assert main([str(path), *args]) == 0
     assert len(list(read_rows(folder / "lost.jsonl", Rejected))) == 1
-    for wrong in ([str(folder / "no.jsonl"), *args], [str(path), "--out", str(path)]):
+    before = path.read_bytes()
+    for wrong in (
+        [str(folder / "no.jsonl"), *args],
+        [str(path), "--out", str(path)],
+        [str(path), *args, "--dropped", str(path)],
+        [str(path), *args, "--repaired", str(folder / "f.jsonl")],
+        [str(path), *args, "--jobs", "-1"],
+    ):
         assert main(wrong) == 2
-        assert "must be" in capsys.readouterr().err
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "must be" in line
+    assert path.read_bytes() == before
     assert list(read_rows(folder / "f.jsonl", Utterance)) != []

@@ -67,7 +67,10 @@ def test_joined_rows_find_their_audio(tmp_path: Path, capsys: pytest.CaptureFixt
         tmp_path / "y" / ".." / "a" / "0.wav",
         tmp_path / "y" / ".." / "x" / "a" / "0.wav",
     ]
-    with pytest.raises(ValueError, match="must not be in"):
-        join([one, one], tmp_path / "twice.jsonl")
+    upper = tmp_path / "upper.jsonl"
+    upper.write_text(one.read_text().replace("one-0", "ONE-0"))
+    for again in (one, upper):
+        with pytest.raises(ValueError, match=rf"{again.name}:1: .* \(first at {one}:1\)"):
+            join([one, again], tmp_path / "twice.jsonl")
     assert not (tmp_path / "twice.jsonl").exists()
     assert main([str(one), str(one), "--out", str(out)]) == 1

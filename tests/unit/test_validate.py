@@ -216,6 +216,12 @@ class TestCommand:
             f"{tmp_path}/no.jsonl: no such file, must be a manifest or hypothesis file\n"
         )
 
+    def test_wrong_jobs_are_one_line(
+        self, corpus: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([str(corpus.manifest(folder, {}, {})), "--jobs", "0"]) == 2
+        assert capsys.readouterr().err == "manifests.validate: jobs is 0, must be > 0\n"
+
     def test_head_may_close_the_pipe(self, corpus: Any, folder: Path) -> None:
         path = corpus.manifest(folder, *("x" for _ in range(20_000)))
         validation = f"{sys.executable} -m manifests.validate {path}"
