@@ -24,12 +24,12 @@ from fusion.pool import Ballot
 from fusion.slot_truth import slot_truth
 from fusion.trees import Trees, fit_trees
 from fusion.variants import Habits, Lexicon
-from fusion.voting.combine import Fused, listen, sausages, unheard
+from fusion.voting.combine import Fused, fused, listen, sausages, unheard
 from fusion.voting.sausage import Sausage
 from fusion.voting.tokens import scored
 from fusion.voting.vote import VoteOptions
 from lm.ngram import NGram
-from manifests import NBest, WordNetwork
+from manifests import NBest
 
 SYSTEM = "arcs"
 FOLDS = 5
@@ -58,20 +58,16 @@ class ArcModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             self._decide(found, judged)
             for place, ballot in enumerate(window):
                 if place not in found:
-                    yield unheard(ballot, SYSTEM, networks)
+                    yield unheard(ballot.utt_id, SYSTEM, networks)
                     continue
-                sausage = found[place]
-                row = NBest(utt_id=ballot.utt_id, system=SYSTEM, hyps=sausage.hypotheses(hyps))
-                slots = sausage.arcs() if networks else ()
-                network = WordNetwork(utt_id=ballot.utt_id, system=SYSTEM, slots=slots)
-                yield Fused(row, network if networks else None)
+                yield fused(found[place], ballot.utt_id, SYSTEM, hyps, networks)
 
     def apply(
         self, ballots: Iterable[Ballot], manifest: References = NO_MANIFEST
     ) -> Iterator[NBest]:
         """Yield one row for each ballot, in order; ``manifest`` is not used."""
-        for fused in self.fuse(ballots):
-            yield fused.row
+        for one in self.fuse(ballots):
+            yield one.row
 
     def _decide(self, found: Mapping[int, Sausage], judged: Sequence[tuple[int, Judged]]) -> None:
         if not judged:

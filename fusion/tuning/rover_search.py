@@ -8,7 +8,7 @@ the figures by which methods are compared are those of what is applied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,19 +26,20 @@ from fusion.tuning.list_model import LEAST, DevLists
 from fusion.tuning.subset import Subset
 from fusion.tuning.tuned_rover import Rover
 from fusion.voting.combine import listen
-from fusion.voting.network import Item, Networks, build_networks
-from fusion.voting.sausage import Heard
+from fusion.voting.hearings import Hearings, heard_hypotheses
+from fusion.voting.network import Networks, build_networks
 from fusion.voting.vote import (
     CONFIDENCE,
     WEIGHT,
     VoteOptions,
-    Voter,
     confidences_given,
     count_votes,
+    known_confidences,
 )
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 _EVERY = VoteOptions(nbest=1 << 30, nbest_scale=0.0)
 _AGREEMENTS = (0, 1, 2, 8)
@@ -64,17 +65,23 @@ class RoverSearch:
     def __init__(self, dev: Dev) -> None:
         self._dev = dev
         self._lists = DevLists(dev)
-        heard = [listen(ballot, _EVERY) for ballot in dev.ballots]
-        places = [n for n, group in enumerate(heard) if group]
-        items = [_item(heard[n]) for n in places]
+        heard = heard_hypotheses([listen(ballot, _EVERY) for ballot in dev.ballots], _EVERY.space)
         self._groups = [
-            _Group(networks, [places[n] for n in chosen], [heard[places[n]] for n in chosen], dev)
-            for chosen, networks in build_networks(items)
+            _Group(networks, ballots, heard, dev)
+            for ballots, networks in build_networks(heard, equal=True)
         ]
+        # Of the ballots that were asked for, for methods that build on this one.
+        self._found: dict[bytes, Subset] = {}
 
     def fit(self, ballots: Sequence[Ballot], references: References) -> Subset:
         """Return what is best for ``ballots``, some of dev's."""
         mask = self._dev.mask(ballots)
+        asked = mask.tobytes()
+        if asked not in self._found:
+            self._found[asked] = self._search(mask, ballots, references)
+        return self._found[asked]
+
+    def _search(self, mask: Mask, ballots: Sequence[Ballot], references: References) -> Subset:
         models = self._lists.models(mask)
         calibration = fit_calibration(self._dev.members, ballots, references)
         booth = Booth(self._dev, self._groups, self._lists.posteriors(models), calibration)
@@ -116,38 +123,26 @@ class RoverSearch:
         )
 
 
-def _item(group: Sequence[Heard]) -> Item:
-    sequences = sorted({one.keys for one in group})
-    return Item(tuple(sequences), (1.0,) * len(sequences))
-
-
 class _Group:
     """The networks of some ballots, and what every hypothesis says in them."""
 
-    def __init__(
-        self, networks: Networks, ballots: Sequence[int], heard: Sequence[Sequence[Heard]], dev: Dev
-    ) -> None:
+    def __init__(self, networks: Networks, ballots: Ints, heard: Hearings, dev: Dev) -> None:
         self.networks = networks
-        self.ballots = np.array(ballots)
+        self.ballots = ballots
         self.heard = heard
-        shape = (max(map(len, heard)), len(ballots))
         # (N, B): row of the network's table, member and place in its list; members -1: padding.
-        self.row, self.member, self.place = (np.full(shape, -1, np.int64) for _ in range(3))
-        for b, group in enumerate(heard):
-            rows = dict(zip(_item(group).sequences, networks.row[b], strict=True))
-            seen: dict[int, int] = {}
-            for n, one in enumerate(group):
-                place = seen[one.member] = seen.get(one.member, -1) + 1
-                self.row[n, b], self.member[n, b], self.place[n, b] = (
-                    rows[one.keys], one.member, place,
-                )  # fmt: skip
-        self._truths = [
-            _coded(dev.truths[n].split(), keys)
-            for n, keys in zip(ballots, networks.vocabulary, strict=True)
-        ]
+        there = networks.voter >= 0
+        self.row = networks.row
+        self.member = np.where(there, heard.member[networks.voter], -1)
+        self.place = np.where(there, _places(heard)[networks.voter], -1)
+        number = {key: n for n, key in enumerate(networks.keys)}
+        self._truths = [_coded(dev.truths[n].split(), number) for n in ballots.tolist()]
 
-    def errors(self, said: NDArray[Any]) -> list[int]:
-        """Return the word errors of what wins, (S, B) positions in the vocabulary, of each."""
+    def errors(self, winner: Ints) -> list[int]:
+        """Return the word errors of each ballot when these words win, (D,)."""
+        rivals = self.networks.rivals
+        said = self.networks.table[0].copy()
+        said[rivals.slot, rivals.utterance] = rivals.word[winner, np.arange(len(winner))]
         found = []
         for words, slots, truth in zip(
             said.T.tolist(), self.networks.slots.tolist(), self._truths, strict=True
@@ -157,21 +152,30 @@ class _Group:
         return found
 
 
-def _coded(words: Sequence[str], vocabulary: Sequence[str]) -> str:
-    """Return words as the characters of their places in the vocabulary."""
-    number = {key: n for n, key in enumerate(vocabulary)}
-    return "".join([chr(number.setdefault(word, len(number))) for word in words])
+def _places(heard: Hearings) -> Ints:
+    """Return the place of each hypothesis in its member's list."""
+    utterance = np.repeat(np.arange(len(heard.begins) - 1), np.diff(heard.begins))
+    new = np.ones(len(utterance), np.bool_)
+    new[1:] = (utterance[1:] != utterance[:-1]) | (heard.member[1:] != heard.member[:-1])
+    first = np.flatnonzero(new)
+    places: Ints = np.arange(len(new)) - first[np.cumsum(new) - 1]
+    return places
+
+
+def _coded(words: Sequence[str], number: Mapping[str, int]) -> str:
+    """Return words as the characters of their numbers; 0 is that of no word."""
+    return "".join([chr(number.get(word, 0)) for word in words])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Voters:
     """The hypotheses of one group that are worth a vote, sorted by row; (N, B)."""
 
-    which: Ints  # of the group's hypotheses
+    voter: Ints  # of all hypotheses; -1: padding
     row: Ints
     member: Ints
-    share: Floats  # of its member's vote; 0: padding
-    given: list[Ints]  # (N, S, B), confidences; empty until somebody asks
+    share: Floats  # of its member's vote
+    given: list[Ints]  # (N, D), confidences; empty until somebody asks
 
 
 def _voters(group: _Group, posteriors: Floats) -> _Voters:
@@ -189,7 +193,8 @@ def _voters(group: _Group, posteriors: Floats) -> _Voters:
     # Whatever padding says, it says without a vote.
     row = np.where(share > 0, sorted_(group.row), 0)
     member = np.where(share > 0, sorted_(group.member), 0)
-    return _Voters(order, row, member, share, [])
+    voter = np.where(share > 0, sorted_(group.networks.voter), -1)
+    return _Voters(voter, row, member, share, [])
 
 
 class Booth:
@@ -200,7 +205,7 @@ class Booth:
     ) -> None:
         self._dev = dev
         self._groups = groups
-        self._calibration = calibration
+        self._confidences = _calibrated(groups, calibration)
         first = np.zeros_like(posteriors)
         first[:, :, 0] = 1.0
         self._voters = {
@@ -218,37 +223,31 @@ class Booth:
             weight = np.where(share > 0, np.maximum(np.rint(share * WEIGHT), 1), 0).astype(np.int64)
             given = self._given(group, voters, point.null) if point.alpha < 1 else None
             votes = count_votes(group.networks, voters.row, voters.member, weight, given, options)
-            said = np.take_along_axis(votes.said, votes.winner[None], axis=0)[0]
             asked = weight.any(axis=0)
-            errors[group.ballots[asked]] = np.array(group.errors(said))[asked]
+            errors[group.ballots[asked]] = np.array(group.errors(votes.winner))[asked]
         return errors
 
     def _given(self, group: _Group, voters: _Voters, null: float | None) -> Ints:
         if not voters.given:
-            voters.given.append(self._confidences(group, voters))
-        said = np.take_along_axis(group.networks.table, voters.row[:, None, :], axis=0)
+            known = known_confidences(voters.voter, group.heard.keys, self._confidences)
+            voters.given.append(confidences_given(group.networks, voters.row, known, None))
+        rivals = group.networks.rivals
+        said = group.networks.table[voters.row[:, rivals.utterance], rivals.slot, rivals.utterance]
         given = voters.given[0]
         return given if null is None else np.where(said > 0, given, round(null * CONFIDENCE))
 
-    def _confidences(self, group: _Group, voters: _Voters) -> Ints:
-        """Return the calibrated confidences of all that the voters say, (N, S, B)."""
-        people = []
-        for b, heard in enumerate(group.heard):
-            chosen = voters.which[voters.share[:, b] > 0, b].tolist()
-            rows = voters.row[:, b].tolist()
-            people.append(
-                [
-                    Voter(rows[n], heard[i].member, 1.0, self._calibrated(heard[i]))
-                    for n, i in enumerate(chosen)
-                ]
-            )
-        said = np.take_along_axis(group.networks.table, voters.row[:, None, :], axis=0)
-        return confidences_given(said, people, None)
 
-    def _calibrated(self, heard: Heard) -> tuple[float, ...]:
-        given = heard.confidences
-        known = np.full(len(heard.keys), np.nan) if given is None else np.array(given)
-        return tuple(self._calibration.members[heard.member].calibrate(known).tolist())
+def _calibrated(groups: Sequence[_Group], calibration: Calibration) -> Floats:
+    """Return the calibrated confidence of every key that anybody heard."""
+    if not groups:
+        return np.zeros(0)
+    heard = groups[0].heard
+    confidences = heard.confidences()
+    member = np.repeat(heard.member, np.diff(heard.keys))
+    for place, one in enumerate(calibration.members):
+        own = member == place
+        confidences[own] = one.calibrate(confidences[own])
+    return confidences
 
 
 def _other_members(point: Point) -> Iterator[Point]:

@@ -12,15 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from operator import itemgetter
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from fusion.pool import Ballot
-from fusion.voting.network import Item, build_networks
-from fusion.voting.sausage import Heard, Sausage
-from fusion.voting.tokens import units_of
-from fusion.voting.vote import VoteOptions, Voter, cast_votes
+from fusion.voting.best import best_hypotheses
+from fusion.voting.hearings import Heard, Hearings, heard_hypotheses, member_weights
+from fusion.voting.network import build_networks
+from fusion.voting.sausage import Sausage
+from fusion.voting.vote import VoteOptions, cast_votes
 from manifests import Hypothesis, NBest, WordNetwork
 
 if TYPE_CHECKING:
@@ -59,57 +59,49 @@ def fuse(
     while window := list(islice(source, _WINDOW)):
         heard = [listen(ballot, options) for ballot in window]
         done = {}
-        for place, sausage in sausages(heard, options):
-            utt_id = window[place].utt_id
-            if ngram is not None:
-                sausage.break_ties(ngram)
-            row = NBest(utt_id=utt_id, system=system, hyps=sausage.hypotheses(hyps))
-            slots = sausage.arcs() if networks else ()
-            network = WordNetwork(utt_id=utt_id, system=system, slots=slots)
-            done[place] = Fused(row, network if networks else None)
+        if hyps == 1 and not networks and ngram is None:
+            for place, best in best_of(heard_hypotheses(heard, options.space), options):
+                utt_id = window[place].utt_id
+                done[place] = Fused(NBest(utt_id=utt_id, system=system, hyps=(best,)))
+        else:
+            for place, sausage in sausages(heard, options):
+                if ngram is not None:
+                    sausage.break_ties(ngram)
+                done[place] = fused(sausage, window[place].utt_id, system, hyps, networks)
         for place, ballot in enumerate(window):
-            yield done.get(place) or unheard(ballot, system, networks)
+            yield done.get(place) or unheard(ballot.utt_id, system, networks)
+
+
+def best_of(heard: Hearings, options: VoteOptions) -> Iterator[tuple[int, Hypothesis]]:
+    """Yield the best transcript of each utterance that has voters, with its place, in any order."""
+    for places, networks in build_networks(heard):
+        votes = cast_votes(networks, heard, options)
+        best = best_hypotheses(networks, votes, heard, options.space)
+        yield from zip(places.tolist(), best, strict=True)
 
 
 def sausages(
     heard: Sequence[Sequence[Heard]], options: VoteOptions
 ) -> Iterator[tuple[int, Sausage]]:
     """Yield the network of each utterance that has voters, with its place, in any order."""
-    voting = [n for n, group in enumerate(heard) if group]
-    items = [_item(heard[n]) for n in voting]
-    for places, networks in build_networks(items):
-        groups = []
-        for place, rows in zip(places, networks.row, strict=True):
-            row = dict(zip(items[place].sequences, rows, strict=True))
-            pairs = [(row[one.keys], one) for one in heard[voting[place]]]
-            groups.append(sorted(pairs, key=itemgetter(0)))
-        voters = [
-            [
-                Voter(row, one.member, one.weight, one.confidences if options.alpha < 1 else None)
-                for row, one in group
-            ]
-            for group in groups
-        ]
-        votes = cast_votes(networks, voters, options).by_utterance()
-        for b, (place, group) in enumerate(zip(places, groups, strict=True)):
-            yield (
-                voting[place],
-                Sausage([one for _, one in group], networks, votes, b, options.space),
-            )
+    everyone = list(chain.from_iterable(heard))
+    numbers = heard_hypotheses(heard, options.space)
+    for places, networks in build_networks(numbers):
+        votes = cast_votes(networks, numbers, options)
+        for b, place in enumerate(places.tolist()):
+            voters = [everyone[n] for n in networks.voter[:, b].tolist() if n >= 0]
+            yield place, Sausage(voters, networks, votes, b, options.space)
 
 
 def listen(ballot: Ballot, options: VoteOptions) -> list[Heard]:
     """Return the hypotheses of a ballot that vote."""
-    weights = options.weights
-    if weights is not None and len(weights) != len(ballot.rows):
-        raise ValueError(f"{len(weights)} weights, must be as many as members: {len(ballot.rows)}")
+    weights = member_weights(options, len(ballot.rows)).tolist()
     heard = []
     for member, row in ballot.votes:
-        weight = weights[member] / max(weights) if weights is not None else 1.0
         shown = row.hyps[: options.nbest]
         for hyp, posterior in zip(shown, posteriors(shown, options.nbest_scale), strict=True):
-            if weight * posterior > 0:
-                heard.append(_hear(member, weight * posterior, hyp, options))
+            if weights[member] * posterior > 0:
+                heard.append(Heard(member, weights[member] * posterior, hyp))
     return heard
 
 
@@ -127,30 +119,21 @@ def posteriors(hyps: Sequence[Hypothesis], scale: float) -> list[float]:
     return [one / total for one in odds]
 
 
-def _hear(member: int, weight: float, hyp: Hypothesis, options: VoteOptions) -> Heard:
-    units = units_of(hyp.text, options.space)
-    keys = tuple([key for unit in units for key in unit.keys])
-    words = hyp.words
-    if words is not None and len(words) != len(hyp.text.split()):
-        words = None  # no telling which word they belong to
-    return Heard(member, weight, units, keys, words)
+def fused(sausage: Sausage, utt_id: str, system: str, hyps: int, networks: bool) -> Fused:
+    """Return the ``hyps`` best ways through, and all arcs if ``networks`` are asked for."""
+    row = NBest(utt_id=utt_id, system=system, hyps=sausage.hypotheses(hyps))
+    if not networks:
+        return Fused(row)
+    return Fused(row, WordNetwork(utt_id=utt_id, system=system, slots=sausage.arcs()))
 
 
-def _item(group: Sequence[Heard]) -> Item:
-    weights: dict[tuple[str, ...], list[float]] = {}
-    for one in group:
-        weights.setdefault(one.keys, []).append(one.weight)
-    sequences = tuple(sorted(weights))
-    return Item(sequences, tuple(math.fsum(weights[keys]) for keys in sequences))
-
-
-def unheard(ballot: Ballot, system: str, networks: bool) -> Fused:
-    """Return what stands for a ballot on which nobody votes."""
+def unheard(utt_id: str, system: str, networks: bool) -> Fused:
+    """Return what stands for an utterance on which nobody votes."""
     row = NBest(
-        utt_id=ballot.utt_id,
+        utt_id=utt_id,
         system=system,
         hyps=(Hypothesis(text=""),),
         error="no member has heard this utterance",
     )
-    empty = WordNetwork(utt_id=ballot.utt_id, system=system, slots=())
+    empty = WordNetwork(utt_id=utt_id, system=system, slots=())
     return Fused(row, empty if networks else None)

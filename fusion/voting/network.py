@@ -1,182 +1,188 @@
 """The word transition network of the default mode: every voter's words in slots, times not needed.
 
 The network starts from the sequence that is nearest to all others and takes up the rest from the
-nearest to the farthest, each at the least total cost against all that are in already. Two words
-cost less the more alike they are spelled (Jaro-Winkler), so "seen" meets "scene" and not "the".
-Everything is decided by what was written, never by who is named first: of two equally near
-sequences the one that sorts first. Costs are integers, so a batch gives each of its utterances
-what it would get alone.
+nearest to the farthest, each at the least total cost against all that are in already (see
+`fusion.voting.grow`). Everything is decided by what was written, never by who is named first: of
+two equally near sequences the one that sorts first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz.distance import JaroWinkler, Levenshtein
-from rapidfuzz.process import cdist
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
 
-from fusion.align import align
-from fusion.voting.tokens import Keys
+from fusion.ragged import offsets, ranges
+from fusion.voting.grow import grow
+from fusion.voting.likeness import Rivals, rivals
 
-# In hundredths of what a word against no word costs. Words that share no letter cost more than
-# a deletion but less than a deletion and an insertion; most pairs lie between 70 and 130.
-_GAP, _SUBSTITUTION, _SPELLING = 100, 160, 112
+if TYPE_CHECKING:
+    from fusion.voting.hearings import Hearings
+
+Ints = NDArray[np.int64]
+Words = NDArray[np.int32]
+
 _WEIGHT = 1024  # what the weights of an utterance's sequences are scaled to
-_CELLS = 1 << 23  # of the largest array of a batch; it takes eight bytes a cell
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One utterance to build: its different sequences, sorted, and how much each counts."""
-
-    sequences: tuple[Keys, ...]
-    weights: tuple[float, ...]
+_CELLS = 1 << 22  # of the largest array of a batch
 
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The networks of a batch of B utterances, utterances last in every array.
+    """The networks of B utterances, which are last in every array.
 
-    ``table`` (U, S, B) holds what a sequence says in a slot, as a position in the utterance's
-    ``vocabulary`` (sorted; 0 is the null word, ""). Its rows are in the order of building, the
-    sequence nearest to all others first; ``row[b][n]`` is the row of the item's n-th sequence.
-    ``slots`` (B,) is how many slots there are, ``alike`` (B, V, V) how alike two words are
-    spelled, in hundredths.
+    ``table`` (U, S, B) holds the number of what a sequence says in a slot (0: nothing); its rows
+    are in the order of building, the sequence nearest to all others first. ``voter`` (N, B) are
+    the hypotheses, sorted by their sequences (-1: none), ``row`` (N, B) their rows in the table.
     """
 
-    vocabulary: tuple[Keys, ...]
-    table: NDArray[np.int32]
-    row: tuple[tuple[int, ...], ...]
-    slots: NDArray[np.int32]
-    alike: NDArray[np.uint8]
+    keys: tuple[str, ...]  # what the numbers mean; "" is the first
+    table: Words
+    slots: NDArray[np.int32]  # (B,) how many there are
+    voter: Ints
+    row: Ints
+    rivals: Rivals  # the slots in which sequences differ
 
 
-def build_networks(items: Sequence[Item]) -> Iterator[tuple[list[int], Networks]]:
-    """Yield the networks of all ``items`` in batches of like size, with their places in it."""
-    sizes = [(len(item.sequences), max(map(len, item.sequences), default=0)) for item in items]
-    batch: list[int] = []
-    for place in sorted(range(len(items)), key=lambda n: sizes[n]):
-        count, longest = sizes[place]
-        cells = (count * longest + 1) ** 2 if count > 1 else longest + 1
-        if batch and (len(batch) + 1) * cells > _CELLS:
-            yield batch, _build([items[n] for n in batch])
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch, _build([items[n] for n in batch])
+@dataclass(frozen=True, slots=True)
+class _Sequences:
+    """The D different sequences of some utterances, sorted in each."""
+
+    words: Words  # (D, J), 0 behind the end
+    utterance: Ints  # (D,)
+    begins: Ints  # (B + 1,)
+    weight: Ints  # (D,) of all who say it; `_WEIGHT` in all of an utterance, or about that
+    of: Ints  # which sequence each hypothesis says
 
 
-def _build(items: Sequence[Item]) -> Networks:
-    vocabulary = tuple(_vocabulary(item) for item in items)
-    orders = [_order(item, words) for item, words in zip(items, vocabulary, strict=True)]
-    words, weights = _arrays(items, vocabulary, orders)
-    alike = _alike(items, vocabulary)
-    table, slots = _grow(words, weights, _costs(alike))
-    row = tuple(tuple(sorted(range(len(order)), key=order.__getitem__)) for order in orders)
-    return Networks(vocabulary, table, row, slots, alike)
+def build_networks(heard: Hearings, *, equal: bool = False) -> Iterator[tuple[Ints, Networks]]:
+    """Yield the networks of all utterances that have hypotheses, in batches, and which they are.
 
-
-def _vocabulary(item: Item) -> Keys:
-    return ("", *sorted({key for sequence in item.sequences for key in sequence}))
-
-
-def _order(item: Item, vocabulary: Keys) -> list[int]:
-    """Return the sequences from the nearest to all others to the farthest."""
-    if len(item.sequences) < 2:
-        return list(range(len(item.sequences)))
-    glyph = {key: chr(0xE000 + n) for n, key in enumerate(vocabulary)}
-    coded = ["".join([glyph[key] for key in sequence]) for sequence in item.sequences]
-    distances = cdist(coded, coded, scorer=Levenshtein.distance, dtype=np.int64)
-    far = (distances @ _scaled(item.weights)).tolist()
-    return sorted(range(len(far)), key=far.__getitem__)
-
-
-def _scaled(weights: Sequence[float]) -> NDArray[np.int64]:
-    shares = np.asarray(weights, np.float64)
-    scaled: NDArray[np.int64] = np.maximum(np.rint(shares * (_WEIGHT / shares.sum())), 1).astype(
-        np.int64
-    )
-    return scaled
-
-
-def _arrays(
-    items: Sequence[Item], vocabulary: Sequence[Keys], orders: Sequence[Sequence[int]]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return words (U, J, B), -1 beyond a sequence's end, and weights (U, B), in build order."""
-    count = max(len(item.sequences) for item in items)
-    longest = max((len(s) for item in items for s in item.sequences), default=0)
-    words = np.full((len(items), count, longest), -1, np.int32)
-    weights = np.zeros((count, len(items)), np.int32)
-    for b, (item, keys, order) in enumerate(zip(items, vocabulary, orders, strict=True)):
-        place = {key: n for n, key in enumerate(keys)}
-        for u, n in enumerate(order):
-            sequence = item.sequences[n]
-            words[b, u, : len(sequence)] = [place[key] for key in sequence]
-        if order:
-            weights[: len(order), b] = _scaled([item.weights[n] for n in order])
-    return np.ascontiguousarray(np.moveaxis(words, 0, -1)), weights
-
-
-def _alike(items: Sequence[Item], vocabulary: Sequence[Keys]) -> NDArray[np.uint8]:
-    """Return how alike two words are spelled; where all say the same nobody asks, and it is 0."""
-    asked = [len(item.sequences) > 1 for item in items]
-    width = max(map(len, vocabulary)) if any(asked) else 1
-    alike = np.zeros((len(items), width, width), np.uint8)
-    for b, keys in enumerate(vocabulary):
-        if asked[b] and len(keys) > 1:
-            alike[b, 1 : len(keys), 1 : len(keys)] = cdist(
-                keys[1:],
-                keys[1:],
-                scorer=JaroWinkler.normalized_similarity,
-                score_multiplier=100,
-                dtype=np.uint8,
-            )
-    return alike
-
-
-def _costs(alike: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Return what one word costs against another, (B, V, V); 0 is the null word."""
-    costs = _SUBSTITUTION - alike.astype(np.int32) * _SPELLING // 100
-    costs[:, 0, :] = costs[:, :, 0] = _GAP
-    same = np.arange(costs.shape[1])
-    costs[:, same, same] = 0
-    return costs
-
-
-def _grow(
-    words: NDArray[np.int32], weights: NDArray[np.int32], costs: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the table (U, S, B) of sequences (U, J, B), taken up one after the other, and S (B,).
-
-    An absent sequence is an empty one of no weight: it changes nothing.
+    A sequence counts as much as all who say it, or, where it is to be ``equal``, as any other.
     """
-    count, _, batch = words.shape
-    lengths = (words >= 0).sum(axis=1).astype(np.int32)
-    table = np.maximum(words[:1], 0)
-    slots = lengths[0]
-    size = costs.shape[1]
-    offset = np.arange(batch) * (size * size)
-    for u in range(1, count):
-        word = np.maximum(words[u, : lengths[u].max(initial=0)], 0)
-        rows, columns = table.shape[1], len(word)
-        to = word + offset
-        put = np.zeros((rows, columns, batch), np.int32)
-        for row, weight in zip(table, weights, strict=False):
-            put += costs.take((row * size)[:, None] + to) * weight
-        drop = ((table > 0) * weights[:u, None]).sum(axis=0, dtype=np.int32) * _GAP
-        new = np.broadcast_to(weights[:u].sum(axis=0, dtype=np.int32) * _GAP, (columns, batch))
-        # The kernel sums in the type it is given; integers are exact.
-        costs_last: list[Any] = [np.moveaxis(cost, -1, 0) for cost in (put, drop, new)]
-        path = align(costs_last[0], costs_last[1], costs_last[2], slots, lengths[u])
-        slot_at, word_at, slots = path.merged(rows)
-        merged = np.zeros((u + 1, slots.max(initial=0), batch), np.int32)
-        pair, place = np.nonzero(slot_at >= 0)
-        merged[:u, slot_at[pair, place], pair] = table[:, place, pair]
-        pair, place = np.nonzero(word_at >= 0)
-        merged[u, word_at[pair, place], pair] = word[place, pair]
-        table = merged
-    return table, slots
+    for group in _groups(heard):
+        counts = heard.begins[group + 1] - heard.begins[group]
+        hyps = ranges(heard.begins[group], counts)
+        utterance = np.repeat(np.arange(len(group)), counts)
+        weight = np.ones(len(hyps)) if equal else heard.weight[hyps]
+        sequences = _different(heard, hyps, utterance, weight, equal=equal)
+        rank = _order(sequences)
+        words, weights = _arrays(sequences, rank)
+        table, slots = grow(words, weights, np.diff(sequences.begins), heard.spelled.lexicon.keys)
+        voter, row = _voters(hyps, utterance, rank[sequences.of], counts)
+        keys = heard.spelled.lexicon.keys
+        found = rivals(table, slots, np.diff(sequences.begins), keys)
+        yield group, Networks(keys, table, slots, voter, row, found)
+
+
+def _groups(heard: Hearings) -> Iterator[Ints]:
+    """Yield utterances that go together: as many hypotheses, lengths alike."""
+    counts = np.diff(heard.begins)
+    lengths = np.diff(heard.keys)
+    longest = np.zeros(len(counts), np.int64)
+    np.maximum.at(longest, np.repeat(np.arange(len(counts)), counts), lengths)
+    order = np.lexsort((longest, counts))
+    order = order[counts[order] > 0]
+    # Of words that are all unlike, slots are hardly more than those of the longest sequence.
+    cells = (2 * longest[order] + 1) * (longest[order] + 1 + counts[order])
+    while len(order):
+        size = np.maximum.accumulate(cells) * np.arange(1, len(cells) + 1)
+        count = max(1, int(np.searchsorted(size, _CELLS, "right")))
+        yield order[:count]
+        order, cells = order[count:], cells[count:]
+
+
+def _different(
+    heard: Hearings, hyps: Ints, utterance: Ints, weight: NDArray[np.float64], *, equal: bool
+) -> _Sequences:
+    lengths = np.diff(heard.keys)[hyps]
+    words = np.zeros((len(hyps), lengths.max(initial=0)), np.int32)
+    words[np.arange(words.shape[1]) < lengths[:, None]] = heard.key[
+        ranges(heard.keys[hyps], lengths)
+    ]
+    # By weight too, so that sums of weights do not hang on who is named first.
+    order = np.lexsort((weight, *_packed(words, len(heard.spelled.lexicon.keys))[::-1], utterance))
+    sorted_words, sorted_utterance = words[order], utterance[order]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (sorted_words[1:] != sorted_words[:-1]).any(axis=1)
+    new[1:] |= sorted_utterance[1:] != sorted_utterance[:-1]
+    of = np.empty(len(order), np.int64)
+    of[order] = np.cumsum(new) - 1
+    whose = sorted_utterance[new]
+    total = np.ones(len(whose)) if equal else np.add.reduceat(weight[order], np.flatnonzero(new))
+    begins = offsets(np.bincount(whose))
+    everyone = np.add.reduceat(total, begins[:-1])[whose]
+    scaled = np.maximum(np.rint(total * (_WEIGHT / everyone)), 1).astype(np.int64)
+    return _Sequences(sorted_words[new], whose, begins, scaled, of)
+
+
+def _packed(words: Words, keys: int) -> list[Ints]:
+    """Return columns that sort as those of ``words`` do, as many in one as go into 63 bits."""
+    bits = max(1, (keys - 1).bit_length())
+    packed = []
+    for first in range(0, words.shape[1], 63 // bits):
+        column = np.zeros(len(words), np.int64)
+        for word in words[:, first : first + 63 // bits].T:
+            column = (column << bits) | word
+        packed.append(column)
+    return packed
+
+
+def _order(sequences: _Sequences) -> Ints:
+    """Return the place of each sequence in its utterance, the nearest to all others first."""
+    counts = np.diff(sequences.begins)
+    one, other = _pairs(sequences.begins, counts)
+    texts = _as_text(sequences.words)
+    far = np.zeros(len(texts))
+    if len(one):
+        apart = cpdist(texts[one], texts[other], scorer=Levenshtein.distance, dtype=np.int64)
+        for here, there in ((one, other), (other, one)):
+            # Sums of integers, exact in floats too.
+            far += np.bincount(here, apart * sequences.weight[there], len(texts))
+    order = np.lexsort((far, sequences.utterance))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(sequences.begins[:-1], counts)
+    return rank
+
+
+def _pairs(begins: Ints, counts: Ints) -> tuple[Ints, Ints]:
+    """Return all pairs of sequences of an utterance, each once."""
+    sequence = np.arange(begins[-1])
+    later = np.repeat(begins[1:], counts) - sequence - 1
+    return np.repeat(sequence, later), ranges(sequence + 1, later)
+
+
+def _as_text(words: Words) -> NDArray[np.object_]:
+    """Return each row of numbers as a text that has a letter for each."""
+    if not words.shape[1]:
+        return np.full(len(words), "", object)
+    if words.max() > sys.maxunicode:
+        words = np.unique(words, return_inverse=True)[1].reshape(words.shape).astype(np.int32)
+    texts: NDArray[np.object_] = np.ascontiguousarray(words).view(f"<U{words.shape[1]}").ravel()
+    return texts.astype(object)
+
+
+def _arrays(sequences: _Sequences, rank: Ints) -> tuple[Words, Words]:
+    """Return words (U, J, B), 0 behind a sequence's end, and weights (U, B), in build order."""
+    count, batch = int(rank.max()) + 1, len(sequences.begins) - 1
+    words = np.zeros((count, sequences.words.shape[1], batch), np.int32)
+    words[rank, :, sequences.utterance] = sequences.words
+    weights = np.zeros((count, batch), np.int32)
+    weights[rank, sequences.utterance] = sequences.weight
+    return words, weights
+
+
+def _voters(hyps: Ints, utterance: Ints, row: Ints, counts: Ints) -> tuple[Ints, Ints]:
+    """Return the hypotheses (N, B) of each utterance, by their rows, and the rows."""
+    order = np.lexsort((hyps, row, utterance))
+    place = np.arange(len(hyps)) - np.repeat(offsets(counts)[:-1], counts)
+    shape = (int(counts.max()), len(counts))
+    voter, rows = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
+    voter[place, utterance] = hyps[order]
+    rows[place, utterance] = row[order]
+    return voter, rows

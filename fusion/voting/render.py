@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
@@ -31,14 +31,25 @@ def spell(keys: Keys, written: Sequence[Written], space: Space) -> list[Spelled]
 
     ``written`` says for each key what voters wrote from it on.
 
-    It is scored as ``keys`` where any spelling is: "one" and "two" side by side are "12" to the
-    scorer, and no text is "1 2". Then the nearest is taken.
+    Keys themselves are written where those would be scored as others (see `scored_well`).
     """
     spelled = _heaviest(keys, written)
-    if scored(_text(spelled), space).split() == list(keys):
+    if scored_well(" ".join(word for part in spelled for word in part.words), keys, space):
         return spelled
-    plain = [Spelled(n, 1, (key,)) for n, key in enumerate(keys)]
-    return min(spelled, plain, key=lambda way: _distance(way, keys, space))
+    return [Spelled(n, 1, (key,)) for n, key in enumerate(keys)]
+
+
+def scored_well(text: str, keys: Sequence[str], space: Space) -> bool:
+    """Return whether ``text`` is scored as ``keys``, or no farther from them than they are.
+
+    "one" and "two" side by side are "12" to the scorer, and no text is "1 2".
+    """
+    if scored(text, space).split() == list(keys):
+        return True
+    apart, plain = (
+        Levenshtein.distance(scored(way, space).split(), keys) for way in (text, " ".join(keys))
+    )
+    return apart <= plain
 
 
 def _heaviest(keys: Keys, written: Sequence[Written]) -> list[Spelled]:
@@ -58,14 +69,6 @@ def _heaviest(keys: Keys, written: Sequence[Written]) -> list[Spelled]:
         way.append(step[n] or Spelled(n, 1, (keys[n],)))
         n += way[-1].keys
     return way
-
-
-def _text(spelled: Iterable[Spelled]) -> str:
-    return " ".join(word for part in spelled for word in part.words)
-
-
-def _distance(way: Sequence[Spelled], keys: Keys, space: Space) -> int:
-    return Levenshtein.distance(scored(_text(way), space).split(), keys)
 
 
 def timed_words(spelled: Sequence[Spelled], confidences: Sequence[float]) -> tuple[Word, ...]:

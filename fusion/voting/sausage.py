@@ -6,45 +6,22 @@ import heapq
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from fusion.voting.hearings import Heard
 from fusion.voting.network import Networks
 from fusion.voting.render import Writer, Written, spell, timed_words
-from fusion.voting.tokens import Keys, Space, Unit
+from fusion.voting.tokens import Space, units_of
 from fusion.voting.vote import Votes
-from manifests import Arc, Hypothesis, Word
+from manifests import Arc, Hypothesis
 
 if TYPE_CHECKING:
     from lm.ngram import NGram
 
 _TIES = 16  # of the ways through equally many votes so many are followed
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """One hypothesis that votes; ``words`` has one entry for each word of its text."""
-
-    member: int
-    weight: float
-    units: tuple[Unit, ...]
-    keys: Keys
-    words: tuple[Word, ...] | None
-
-    @property
-    def confidences(self) -> tuple[float, ...] | None:
-        """Those of its keys; a unit of several words is as sure as the least of them."""
-        known = [w.confidence for w in self.words or () if w.confidence is not None]
-        if self.words is None or not known:
-            return None
-        mean = sum(known) / len(known)
-        sure = [mean if word.confidence is None else word.confidence for word in self.words]
-        return tuple(
-            min(sure[unit.first : unit.first + len(unit.words)])
-            for unit in self.units
-            for _ in unit.keys
-        )
 
 
 class Sausage:
@@ -56,30 +33,30 @@ class Sausage:
     def __init__(
         self, voters: Sequence[Heard], networks: Networks, votes: Votes, b: int, space: Space
     ) -> None:
-        self.voters = voters
         self.space = space
-        slots = int(networks.slots[b])
-        self.vocabulary = networks.vocabulary[b]
-        self.said = votes.said[: len(voters), :slots, b].tolist()
+        self._voters = [(units_of(one.hyp.text, space), one.words) for one in voters]
+        rows = networks.row[: len(voters), b]
+        said = networks.table[rows, : networks.slots[b], b]
+        # Words as numbers of this utterance alone: the batch knows thousands.
+        used, local = np.unique(np.append(said, 0), return_inverse=True)
+        self.vocabulary = tuple([networks.keys[word] for word in used.tolist()])
+        self.said: list[list[int]] = [row.tolist() for row in local[:-1].reshape(said.shape)]
         self.weight = votes.weight[:, b].tolist()
-        support = votes.support[: len(voters), :slots, b].tolist()
-        score = votes.score[: len(voters), :slots, b].tolist()
-        total = votes.total[:slots, b].tolist()
         # Of each slot: words with their shares, best first, and those that are the best.
-        self.shares: list[dict[int, float]] = []
-        self._tied: list[list[int]] = []
-        for slot, words in enumerate(zip(*self.said, strict=True)):
-            if words.count(words[0]) == len(words):
-                self.shares.append({words[0]: 1.0})
-                self._tied.append([words[0]])
-                continue
-            # All who say a word have the same sums. Stable: of words with equal ones that comes
-            # first which the voter nearest to all others says.
-            first = {word: words.index(word) for word in dict.fromkeys(words)}
-            sums = {word: score[n][slot] for word, n in first.items()}
+        self.shares: list[dict[int, float]] = [{word: 1.0} for word in self.said[0]]
+        self._tied: list[list[int]] = [[word] for word in self.said[0]]
+        rivals = networks.rivals
+        for n in range(*np.searchsorted(rivals.utterance, [b, b + 1]).tolist()):
+            slot, count = int(rivals.slot[n]), int((rivals.word[:, n] >= 0).sum())
+            words = np.searchsorted(used, rivals.word[:count, n]).tolist()
+            sums = dict(zip(words, votes.score[:count, n].tolist(), strict=True))
+            shares = (votes.support[:count, n] / votes.total[n]).tolist()
+            share = dict(zip(words, shares, strict=True))
+            # Stable: of words with equal sums that comes first which the voter nearest to all
+            # others says.
             order = sorted(sums, key=sums.__getitem__, reverse=True)
-            self.shares.append({w: support[first[w]][slot] / total[slot] for w in order})
-            self._tied.append([word for word in order if sums[word] == sums[order[0]]])
+            self.shares[slot] = {word: share[word] for word in order}
+            self._tied[slot] = [word for word in order if sums[word] == sums[order[0]]]
 
     def break_ties(self, ngram: NGram) -> None:
         """Let the n-gram choose among words with equally many votes (not between word and gap)."""
@@ -167,10 +144,10 @@ class Sausage:
         """Return the voters' units that are whole in ``way``, whose words are in ``slots``."""
         place = {slot: n for n, slot in enumerate(slots)}
         written: list[dict[tuple[tuple[str, ...], int], list[Writer]]] = [{} for _ in slots]
-        for voter, said, weight in zip(self.voters, self.said, self.weight, strict=False):
+        for (units, given), said, weight in zip(self._voters, self.said, self.weight, strict=False):
             own = [slot for slot, word in enumerate(said) if word]
-            given, simple, done = voter.words, len(voter.units) == len(own), 0
-            for unit in voter.units:
+            simple, done = len(units) == len(own), 0
+            for unit in units:
                 slot, width = own[done], 1 if simple else len(unit.keys)
                 stands = said[slot] == way[slot]
                 if width > 1:
@@ -192,12 +169,12 @@ class Sausage:
             return ""
         key = self.vocabulary[word]
         votes: dict[str, int] = defaultdict(int)
-        for voter, said, weight in zip(self.voters, self.said, self.weight, strict=False):
+        for (units, _), said, weight in zip(self._voters, self.said, self.weight, strict=False):
             if said[slot] != word:
                 continue
             before = sum(1 for other in said[:slot] if other)
-            ends = accumulate(len(unit.keys) for unit in voter.units)
-            unit = next(u for u, end in zip(voter.units, ends, strict=True) if before < end)
+            ends = accumulate(len(unit.keys) for unit in units)
+            unit = next(u for u, end in zip(units, ends, strict=True) if before < end)
             if len(unit.keys) == 1:
                 votes[unit.text] += weight
         return min(votes, key=lambda text: (-votes[text], text)) if votes else key

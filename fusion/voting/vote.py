@@ -10,16 +10,19 @@ voters or utterances changes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.voting.network import Networks
+from fusion.ragged import offsets
 from fusion.voting.tokens import Space
+
+if TYPE_CHECKING:
+    from fusion.voting.hearings import Hearings
+    from fusion.voting.network import Networks
 
 Ints = NDArray[np.integer[Any]]
 Longs = NDArray[np.int64]
@@ -61,63 +64,56 @@ class VoteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 @dataclass(frozen=True, slots=True)
-class Voter:
-    """One voter of an utterance, and what it says about itself."""
-
-    row: int  # of the network's table
-    member: int  # voters of one member do not confirm each other
-    weight: float
-    confidences: tuple[float, ...] | None = None  # of its words; None = not given
-
-
-@dataclass(frozen=True, slots=True)
 class Votes:
-    """The votes of a batch, utterances last.
+    """The votes of a batch of B utterances, on the D slots in which sequences differ.
 
-    ``weight`` (N, B): what voter n counts; ``said`` (N, S, B): what it says in slot s;
-    ``support`` (N, S, B): the votes of all who say the same; ``total`` (S, B): all votes;
-    ``score`` (N, S, B): support and what comes from words spelled alike.
+    See `fusion.voting.likeness.Rivals` for slots and their K words.
     """
 
-    weight: Longs
-    said: NDArray[np.int32]
-    support: Longs
-    total: Longs
-    score: Longs
-
-    def by_utterance(self) -> Votes:
-        """Return the same arrays with the numbers of each utterance side by side in memory."""
-        return Votes(
-            weight=np.asfortranarray(self.weight),
-            said=np.asfortranarray(self.said),
-            support=np.asfortranarray(self.support),
-            total=np.asfortranarray(self.total),
-            score=np.asfortranarray(self.score),
-        )
+    weight: Longs  # (N, B) what voter n counts
+    arc: Longs  # (N, D) which of the words voter n says
+    support: Longs  # (K, D) the votes of all who say a word
+    total: Longs  # (D,) all votes
+    score: Longs  # (K, D) support and what comes from words spelled alike
 
     @property
-    def winner(self) -> NDArray[np.intp]:
-        """The voters (S, B) whose words win; of equals the one that is nearest to all others."""
-        first: NDArray[np.intp] = self.score.argmax(axis=0)
-        return first
+    def winner(self) -> Longs:
+        """Which word wins, (D,); of equals the one whose voter is nearest to all others."""
+        slot = np.arange(self.arc.shape[1])
+        best = self.score[self.arc, slot].argmax(axis=0)
+        won: Longs = self.arc[best, slot]
+        return won
 
 
-def cast_votes(
-    networks: Networks, voters: Sequence[Sequence[Voter]], options: VoteOptions
-) -> Votes:
-    """Let the voters of each utterance vote; ``voters[b]`` must be sorted by row."""
-    count = max((len(group) for group in voters), default=0)
-    row, member = np.zeros((2, count, len(voters)), np.intp)
-    weight = np.zeros((count, len(voters)), np.int64)
-    for b, group in enumerate(voters):
-        row[: len(group), b] = [voter.row for voter in group]
-        member[: len(group), b] = [voter.member for voter in group]
-        weight[: len(group), b] = [max(1, round(voter.weight * WEIGHT)) for voter in group]
+class Known(NamedTuple):
+    """Confidences, in `CONFIDENCE`, of the words of voters (N, B)."""
+
+    begin: Longs  # (N, B) where a voter's are
+    size: Longs  # (N, B) how many, 0 if it gave none
+    values: Longs
+
+
+def known_confidences(voter: Longs, keys: Longs, confidences: NDArray[np.float64]) -> Known:
+    """Return what voters gave: hypotheses (N, B), those of whose keys begin at ``keys``.
+
+    Of a hypothesis without ``confidences`` they are NaN; voter -1 is none.
+    """
+    begin = keys[voter] * (voter >= 0)
+    size = (keys[voter + 1] - keys[voter]) * (voter >= 0)
+    given = ~np.isnan(np.append(confidences, np.nan))
+    values = np.rint(np.where(given[:-1], confidences, 0.0) * CONFIDENCE).astype(np.int64)
+    return Known(begin, size * given[begin], values)
+
+
+def cast_votes(networks: Networks, heard: Hearings, options: VoteOptions) -> Votes:
+    """Let all who were heard vote."""
+    there = networks.voter >= 0
+    weight = np.maximum(np.rint(heard.weight[networks.voter] * WEIGHT).astype(np.int64), 1) * there
     given = None
     if options.alpha < 1:
-        said = np.take_along_axis(networks.table, row[:, None, :], axis=0)
-        given = confidences_given(said, voters, options.null_confidence)
-    return count_votes(networks, row, member, weight, given, options)
+        known = known_confidences(networks.voter, heard.keys, heard.confidences())
+        given = confidences_given(networks, networks.row, known, options.null_confidence)
+    return count_votes(networks, networks.row, heard.member[networks.voter], weight, given, options)
 
 
 def count_votes(
@@ -128,27 +124,33 @@ def count_votes(
     given: Longs | None,
     options: VoteOptions,
 ) -> Votes:
-    """Count the votes of voters that are arrays already; see `cast_votes`.
+    """Count the votes of any voters.
 
     ``row``, ``member`` and ``weight`` (in `WEIGHT`; 0: no voter) are (N, B), sorted by row;
-    ``given`` (N, S, B) are `confidences_given`, which only an alpha below 1 asks for.
+    ``given`` (N, D) are `confidences_given`, which only an alpha below 1 asks for.
     """
     if options.agreement:
         weight = _trusted(networks, row, member, weight, options.agreement)
-    said = np.take_along_axis(networks.table, row[:, None, :], axis=0)
+    rivals = networks.rivals
+    slot = np.arange(len(rivals.slot))
+    arc = rivals.arc[row[:, rivals.utterance], slot]
+    votes = weight[:, rivals.utterance]
     if options.alpha < 1:
         assert given is not None
         steady = round(options.alpha * CONFIDENCE)
-        votes = weight[:, None, :] * (steady * CONFIDENCE + (CONFIDENCE - steady) * given)
         # A voter that is sure of nothing still votes where nobody else does.
-        votes = np.maximum(votes, weight[:, None, :] > 0)
-    else:
-        votes = np.broadcast_to(weight[:, None, :], said.shape)
-    support = _same_sums(said, votes)
+        least = votes > 0
+        votes = votes * (steady * CONFIDENCE + (CONFIDENCE - steady) * given)
+        votes = np.maximum(votes, least)
+    support = np.zeros(rivals.word.shape, np.int64)
+    for own, vote in zip(arc, votes, strict=True):
+        support[own, slot] += vote
     score = support * _ALIKE**2
     if options.spelling:
-        score += _alike_sums(said, votes, networks, round(options.spelling * _ALIKE))
-    return Votes(weight, said, support, votes.sum(axis=0), score)
+        part = round(options.spelling * _ALIKE)
+        for gained, alike in zip(score, rivals.alike.astype(np.int64), strict=True):
+            gained += (alike * alike * part // _ALIKE * support).sum(axis=0)
+    return Votes(weight, arc, support, votes.sum(axis=0), score)
 
 
 def _trusted(networks: Networks, row: Ints, member: Ints, weight: Longs, power: int) -> Longs:
@@ -182,51 +184,27 @@ def _trusted(networks: Networks, row: Ints, member: Ints, weight: Longs, power: 
 
 
 def confidences_given(
-    said: Ints, voters: Sequence[Sequence[Voter]], null_confidence: float | None
+    networks: Networks, row: Ints, known: Known, null_confidence: float | None
 ) -> Longs:
-    """Return the confidence (N, S, B), in `CONFIDENCE`, of what each voter says in each slot.
+    """Return the confidence (N, D), in `CONFIDENCE`, of what each voter says in each slot.
 
-    A voter without confidences has the mean of its utterance's, or 1 where nobody has any.
+    Voters' rows are (N, B). One without confidences has the mean of its utterance's, or 1 where
+    nobody has any; a gap is as sure as the words beside it, if ``null_confidence`` is None.
     """
-    words = said > 0
-    longest = words.sum(axis=1).max(initial=0)
+    rivals = networks.rivals
+    said = networks.table > 0
+    before = said.cumsum(axis=1, dtype=np.int32) - said
+    at = row[:, rivals.utterance], rivals.slot, rivals.utterance
+    begin, last = known.begin[:, rivals.utterance], known.size[:, rivals.utterance] - 1
     # The first and the last confidence stand twice: a gap at the edge has one neighbour.
-    around = np.full((len(said), longest + 2, said.shape[2]), CONFIDENCE, np.int64)
-    for b, group in enumerate(voters):
-        known = [
-            np.rint(np.multiply(voter.confidences or (), CONFIDENCE)).astype(np.int64)
-            for voter in group
-        ]
-        everyone = np.concatenate(known) if known else np.zeros(0, np.int64)
-        mean = int(everyone.sum()) // len(everyone) if len(everyone) else CONFIDENCE
-        for n, own in enumerate(known):
-            around[n, :, b] = mean
-            if len(own):
-                around[n, : len(own) + 2, b] = np.pad(own, 1, mode="edge")
-    before = words.cumsum(axis=1) - words
-    left = np.take_along_axis(around, before, axis=1)
-    right = np.take_along_axis(around, before + 1, axis=1)
+    right = begin + np.clip(before[at], 0, np.maximum(last, 0))
+    left = begin + np.clip(before[at] - 1, 0, np.maximum(last, 0))
+    sums = offsets(known.values)
+    total = (sums[known.begin + known.size] - sums[known.begin]).sum(axis=0)
+    count = known.size.sum(axis=0)
+    mean = np.where(count > 0, total // np.maximum(count, 1), CONFIDENCE)[rivals.utterance]
+    values = np.append(known.values, 0)
+    here, there = (np.where(last >= 0, values[place], mean) for place in (right, left))
     if null_confidence is None:
-        return np.where(words, right, (left + right) // 2)
-    return np.where(words, right, round(null_confidence * CONFIDENCE))
-
-
-def _same_sums(said: Ints, votes: Longs) -> Longs:
-    """Return the sum of the votes of all who say the same, for each voter and slot."""
-    sums = np.zeros(said.shape, np.int64)
-    for other, vote in zip(said, votes, strict=True):
-        sums += (said == other) * vote
-    return sums
-
-
-def _alike_sums(said: Ints, votes: Longs, networks: Networks, part: int) -> Longs:
-    """Return what each voter's word gets from votes for others that are spelled like it."""
-    sums = np.zeros(said.shape, np.int64)
-    slot, b = np.nonzero((said != said[:1]).any(axis=0))
-    here, vote = said[:, slot, b], votes[:, slot, b]
-    gained = np.zeros(here.shape, np.int64)
-    for other, weight in zip(here, vote, strict=True):
-        alike = networks.alike[b, here, other].astype(np.int64)
-        gained += (here != other) * (alike * alike * part // _ALIKE) * weight
-    sums[:, slot, b] = gained
-    return sums
+        return np.where(said[at], here, (here + there) // 2)
+    return np.where(said[at], here, round(null_confidence * CONFIDENCE))

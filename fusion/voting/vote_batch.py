@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import msgspec
 
-from fusion.best_columns import decoded
+from fusion.best_columns import decoded, read_best
 from fusion.pool import Ballot
 from fusion.records import SYSTEM, Batch, Part, Written, bad_row, encoded, is_ctm, utterance_names
-from fusion.voting.combine import fuse
+from fusion.voting.combine import Fused, best_of, fuse, unheard
+from fusion.voting.hearings import heard_columns
 from fusion.voting.vote import VoteOptions
 from lm.ngram import NGram
 from manifests import Hypothesis, NBest
@@ -32,26 +34,43 @@ class VoteBatch:
     lm: Path | None = None
 
     def __call__(self, batch: Batch) -> Written:
-        rows = [
-            _ctm_rows(path, part) if is_ctm(path) else decoded(path, part)
-            for path, part in zip(self.paths, batch.parts, strict=True)
-        ]
         ids = utterance_names(batch, ctm=self.ctm)
-        fused = list(
-            fuse(
-                map(Ballot, ids, zip(*rows, strict=True)),
-                self.options,
-                system=SYSTEM,
-                hyps=self.hyps,
-                networks=self.networks,
-                ngram=None if self.lm is None else _ngram(self.lm),
-            )
-        )
+        fused = list(self._best(ids, batch) if self._only_best() else self._fused(ids, batch))
         networks = encoded(one.network for one in fused if one.network is not None)
         if not self.ctm:
             return encoded(one.row for one in fused), networks
         lines = [line.serialize() + "\n" for one in fused for line in _ctm_words(one.row)]
         return "".join(lines).encode(), networks
+
+    def _only_best(self) -> bool:
+        """Return whether best transcripts are all that is read and written."""
+        alone = self.options.nbest == 1 and self.hyps == 1
+        return alone and not (self.networks or self.lm or is_ctm(self.paths[0]))
+
+    def _best(self, ids: Sequence[str], batch: Batch) -> Iterator[Fused]:
+        columns = [
+            read_best(path, part) for path, part in zip(self.paths, batch.parts, strict=True)
+        ]
+        found = dict(best_of(heard_columns(columns, self.options), self.options))
+        for place, utt_id in enumerate(ids):
+            if place in found:
+                yield Fused(NBest(utt_id=utt_id, system=SYSTEM, hyps=(found[place],)))
+            else:
+                yield unheard(utt_id, SYSTEM, networks=False)
+
+    def _fused(self, ids: Sequence[str], batch: Batch) -> Iterator[Fused]:
+        rows = [
+            _ctm_rows(path, part) if is_ctm(path) else decoded(path, part)
+            for path, part in zip(self.paths, batch.parts, strict=True)
+        ]
+        return fuse(
+            map(Ballot, ids, zip(*rows, strict=True)),
+            self.options,
+            system=SYSTEM,
+            hyps=self.hyps,
+            networks=self.networks,
+            ngram=None if self.lm is None else _ngram(self.lm),
+        )
 
 
 @cache

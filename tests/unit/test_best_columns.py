@@ -52,7 +52,7 @@ def line(row: NBest | None) -> bytes | None:
     return None if row is None else msgspec.json.encode(row) + b"\n"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(SPOKEN | st.just(FAILED) | st.none(), min_size=1, max_size=5))
 def test_arrow_reads_what_msgspec_reads(rows: list[NBest | None]) -> None:
     batch = part(*map(line, rows))

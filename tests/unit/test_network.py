@@ -1,9 +1,12 @@
 """Word transition networks: every sequence stands in its slots, like meets like."""
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.voting.network import Item, build_networks
+from fusion.voting.hearings import Heard, heard_hypotheses
+from fusion.voting.network import build_networks
+from manifests import Hypothesis
 
 SEQUENCES = st.sets(
     st.lists(st.sampled_from(["a", "b", "seen", "scene", "\u00e9t\u00e9"]), max_size=6).map(tuple),
@@ -15,16 +18,20 @@ ITEMS = st.lists(SEQUENCES, min_size=1, max_size=6)
 
 def build(sets, weights=None):
     """Return for each set its rows, slot by slot, in the order of the sorted sequences."""
-    items = [
-        Item(tuple(sorted(one)), tuple((weights or {}).get(s, 1.0) for s in sorted(one)))
+    heard = [
+        [
+            Heard(n, (weights or {}).get(words, 1.0), Hypothesis(text=" ".join(words)))
+            for n, words in enumerate(sorted(one))
+        ]
         for one in sets
     ]
     found = {}
-    for places, nets in build_networks(items):
-        for b, place in enumerate(places):
-            table = nets.table[list(nets.row[b]), : nets.slots[b], b]
-            found[place] = [[nets.vocabulary[b][key] for key in row] for row in table]
-    return [found[place] for place in range(len(items))]
+    for places, nets in build_networks(heard_hypotheses(heard, "words")):
+        for b, place in enumerate(places.tolist()):
+            by_hypothesis = nets.row[np.argsort(nets.voter[: len(sets[place]), b]), b]
+            table = nets.table[by_hypothesis, : nets.slots[b], b]
+            found[place] = [[nets.keys[key] for key in row] for row in table]
+    return [found[place] for place in range(len(sets))]
 
 
 @given(ITEMS)

@@ -3,15 +3,17 @@
 import itertools
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.pool import Ballot
 from fusion.voting.combine import fuse, posteriors
-from fusion.voting.network import Item, build_networks
+from fusion.voting.hearings import Heard, heard_hypotheses
+from fusion.voting.network import build_networks
 from fusion.voting.tokens import scored
-from fusion.voting.vote import VoteOptions, Voter, cast_votes
+from fusion.voting.vote import VoteOptions, cast_votes
 from manifests import Hypothesis, NBest, Word, write_rows
 
 WORDS = st.sampled_from(
@@ -160,15 +162,15 @@ def test_a_voter_that_agrees_with_nobody_counts_little():
 
 
 def test_voters_of_one_member_do_not_confirm_each_other():
-    sequences = (("a", "b"), ("a", "c"), ("x", "y"))
-    ((_, networks),) = build_networks([Item(sequences, (1.0, 1.0, 1.0))])
-
     def weights(*members):
-        rows = zip(networks.row[0], members, strict=True)
-        voters = sorted((Voter(row, member, 1.0) for row, member in rows), key=lambda v: v.row)
-        votes = cast_votes(networks, [voters], VoteOptions(agreement=1))
-        of_row = {v.row: int(w) for v, w in zip(voters, votes.weight[:, 0], strict=True)}
-        return [of_row[row] for row in networks.row[0]]
+        said = zip(members, ("a b", "a c", "x y"), strict=True)
+        heard = heard_hypotheses(
+            [[Heard(member, 1.0, Hypothesis(text=text)) for member, text in said]], "words"
+        )
+        ((_, networks),) = build_networks(heard)
+        votes = cast_votes(networks, heard, VoteOptions(agreement=1))
+        by_hypothesis = np.argsort(networks.voter[:, 0])
+        return votes.weight[by_hypothesis, 0].tolist()
 
     one, other, third = weights(0, 1, 2)
     assert one == other > third
