@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm.ngram import BINARY, UNIGRAMS, NGram
-from systems.confidence import frame_confidence
 from systems.ctc import CtcDecoder
-from systems.ctc_config import ConfidenceConfig, CtcConfig
+from systems.ctc_config import CtcConfig
 from systems.stream import Ranked
 
 B = "\u2581"
@@ -299,14 +298,3 @@ def test_what_cannot_be_is_said() -> None:
         decoder(nbest=9, beams=4)
     with pytest.raises(ValueError, match="must be 'beam' with an n-gram or hotwords"):
         decoder(method="greedy", hotwords=("to",))
-
-
-@pytest.mark.parametrize("measure", ["max_prob", "gibbs", "tsallis", "renyi"])
-@pytest.mark.parametrize("norm", ["lin", "exp"])
-@pytest.mark.parametrize("alpha", [0.33, 1.0])
-def test_frame_confidence_is_0_for_uniform_and_1_for_certain(measure, norm, alpha) -> None:
-    config = ConfidenceConfig(measure=measure, norm=norm, alpha=alpha)
-    uniform = torch.full((1, 50), -math.log(50))
-    certain = torch.log_softmax(torch.nn.functional.one_hot(torch.tensor([3]), 50) * 200.0, -1)
-    assert frame_confidence(uniform, config).item() == pytest.approx(0, abs=1e-5)
-    assert frame_confidence(certain, config).item() == pytest.approx(1, abs=1e-5)
