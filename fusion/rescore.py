@@ -127,13 +127,14 @@ def tune_rescoring(dev: Dev, lms: Sequence[LanguageModel]) -> tuple[Settings, Su
     return settings, Subset(found.members, rescorer)
 
 
-def helps(errors: Ints, without: Ints, dev: Dev) -> bool:
-    """Tell whether errors (N,) are fewer than without by more than a standard error.
+def helps(errors: Ints, without: Ints, dev: Dev, step: float = 1.0) -> bool:
+    """Tell whether errors (N,) are fewer than without by more than ``step`` standard errors.
 
     That is drawn by speaker: what one child gains may be luck.
     """
     saved = without - errors
-    return int(saved.sum()) > dev.standard_error(saved)
+    gain = int(saved.sum())
+    return gain > 0 and gain > step * dev.standard_error(saved)
 
 
 def rescore_pool(

@@ -30,7 +30,7 @@ import msgspec
 from fusion.folds import NO_MANIFEST, References, held_out
 from fusion.pool import Ballot
 from fusion.rescore import check_settings_arguments, helps, read_settings, write_settings
-from fusion.tuning.climb import development
+from fusion.tuning.climb import Dev, development
 from lm.model import CausalOptions, LanguageModel, open_lm
 from lm.network import rescore_networks, tune_networks
 from lm.rescore import add_lm_arguments, causal_options
@@ -84,11 +84,8 @@ def tune_network_rescoring(
 
     ValueError unless every utterance has a network and a reference, each once.
     """
-    known = list(networks)
-    ballots = [Ballot(network.utt_id, ()) for network in known]
-    neutral = Weights(alphas=(0.0,) * len(lms))
-    votes = _Chooser({network.utt_id: network for network in known}, lms, ways, neutral)
-    dev = development((), ballots, references)
+    votes, dev = _unchanged(networks, references, lms, ways)
+    ballots = dev.ballots
     errors = dev.errors_of(held_out(votes, ballots, references))
     without = dev.errors_of(votes.apply(ballots))
     found = votes.fit(ballots, references) if helps(errors, without, dev) else votes
@@ -98,6 +95,40 @@ def tune_network_rescoring(
         errors=int(errors.sum()),
         errors_without=int(without.sum()),
     )
+
+
+def weights_that_help(
+    networks: Iterable[WordNetwork],
+    references: References,
+    lms: Sequence[LanguageModel],
+    ways: int,
+    step: float,
+) -> Weights:
+    """Return the weights of `tune_network_rescoring`; 0 unless ``step`` standard errors are gained.
+
+    Where so much is not gained even on whom they were tuned on nobody else is asked.
+    """
+    votes, dev = _unchanged(networks, references, lms, ways)
+    without = dev.errors_of(votes.apply(dev.ballots))
+    found = votes.fit(dev.ballots, references)
+    if not helps(dev.errors_of(found.apply(dev.ballots)), without, dev, step):
+        return votes.weights
+    errors = dev.errors_of(held_out(votes, dev.ballots, references))
+    return found.weights if helps(errors, without, dev, step) else votes.weights
+
+
+def _unchanged(
+    networks: Iterable[WordNetwork],
+    references: References,
+    lms: Sequence[LanguageModel],
+    ways: int,
+) -> tuple[_Chooser, Dev]:
+    """Return what chooses by votes alone, and the set that it chooses for."""
+    known = list(networks)
+    ballots = [Ballot(network.utt_id, ()) for network in known]
+    neutral = Weights(alphas=(0.0,) * len(lms))
+    votes = _Chooser({network.utt_id: network for network in known}, lms, ways, neutral)
+    return votes, development((), ballots, references)
 
 
 def _errors(reference: str, hypothesis: str) -> int:

@@ -36,7 +36,14 @@ from fusion.oracle import oracle
 from fusion.parallel import MANY, in_order, processors
 from fusion.tuning.climb import Dev, development
 from fusion.tuning.committee import committee, plain, vote
-from fusion.tuning.methods import COMMITTEE, KINDS, MEMBER, committee_of
+from fusion.tuning.methods import (
+    COMMITTEE,
+    KINDS,
+    MEMBER,
+    SubsetMethod,
+    committee_of,
+    learners,
+)
 from fusion.tuning.subset import Subset
 from fusion.tuning.tune_report import MethodFigures, Report, render_report
 from fusion.tuning.tuned import Tuned, write_tuned
@@ -81,17 +88,18 @@ def tune(
     trials = []
     # What the committee's parts have fitted need not be fitted again.
     ready = COMMITTEE in wanted and set(committee_of(dev)) <= set(wanted)
-    tried = [name for name in wanted if name != COMMITTEE or not ready]
-    for name, trial in zip(tried, in_order(partial(_try, dev=dev), tried, jobs), strict=True):
-        if isinstance(trial, str):
-            log.warning("%s is left out: %s", name, trial)
-        else:
-            log.info("%s: %.1f s", name, trial.seconds)
-            trials.append(trial)
+    tasks = _tasks([name for name in wanted if name != COMMITTEE or not ready])
+    for names, found in zip(tasks, in_order(partial(_try, dev=dev), tasks, jobs), strict=True):
+        for name, trial in zip(names, found, strict=True):
+            if isinstance(trial, str):
+                log.warning("%s is left out: %s", name, trial)
+            else:
+                log.info("%s: %.1f s", name, trial.seconds)
+                trials.append(trial)
     parts = [trial for trial in trials if trial.method in committee_of(dev)]
     if ready and len(parts) == len(committee_of(dev)):
         trials.append(_committee(parts, dev))
-        trials.sort(key=lambda trial: list(KINDS).index(trial.method))
+    trials.sort(key=lambda trial: list(KINDS).index(trial.method))
     everybody = np.ones(len(dev.ballots), dtype=np.bool_)
     chosen = choose(trials, dev, everybody)
     rows, errors = _procedure(trials, dev)
@@ -130,10 +138,26 @@ def _wanted(dev: Dev, methods: Sequence[str] | None) -> list[str]:
     ]
 
 
-def _try(name: str, dev: Dev) -> Trial | str:
-    """Return how a method does, or why it can learn nothing here."""
+def _tasks(names: Sequence[str]) -> list[list[str]]:
+    """Return the methods in groups: those that build on each other are tried by one process."""
+    first = {name: KINDS[name].upon or name for name in names}
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(first[name] if first[name] in names else name, []).append(name)
+    return list(groups.values())
+
+
+def _try(names: Sequence[str], dev: Dev) -> list[Trial | str]:
+    """Return how some methods do, or why one can learn nothing here."""
     started = time.perf_counter()
-    learner = KINDS[name].learner(dev)
+    tried = []
+    for name, learner in learners(names, dev).items():
+        tried.append(_trial(name, learner, dev, started))
+        started = time.perf_counter()
+    return tried
+
+
+def _trial(name: str, learner: SubsetMethod, dev: Dev, started: float) -> Trial | str:
     try:
         rows = held_out(learner, dev.ballots, dev.references)
         fitted = learner.fit(dev.ballots, dev.references)

@@ -28,7 +28,7 @@ class Remembering:
     """A language model that is asked for each text once, for searches that ask again and again."""
 
     def __init__(self, lm: LanguageModel) -> None:
-        self._lm = lm
+        self.lm = lm
         self._known: dict[str, LogProb] = {}
 
     def score_texts(self, texts: Sequence[str]) -> list[LogProb]:
@@ -36,7 +36,7 @@ class Remembering:
         if len(self._known) > _REMEMBERED:
             self._known.clear()
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        self._known.update(zip(new, self._lm.score_texts(new), strict=True))
+        self._known.update(zip(new, self.lm.score_texts(new), strict=True))
         return [self._known[text] for text in texts]
 
 

@@ -134,7 +134,8 @@ def tune_networks(
     there are no new ones (Och 2003; seldom after a second round), so that what the search will
     find is what was tuned on. The votes alone are among the candidates: dev never gets worse.
     """
-    kept, judges = list(networks), [Remembering(lm) for lm in lms]
+    kept = list(networks)
+    judges = [lm if isinstance(lm, Remembering) else Remembering(lm) for lm in lms]
     rows = [_by_votes(network, ways) for network in kept]
     for _ in range(_ROUNDS):
         tuned = tune(rows, references, judges, errors=errors)
@@ -167,11 +168,12 @@ def _with_new(
     row: NBest, network: WordNetwork, lms: Sequence[LanguageModel], weights: Weights, ways: int
 ) -> NBest:
     """Return the row with the best ways by the first n-gram behind those that it has."""
-    ngrams = [(lm, alpha) for lm, alpha in zip(lms, weights.alphas, strict=True)
-              if isinstance(lm, NGram)]  # fmt: skip
-    ngram, alpha = ngrams[0] if ngrams else (None, 0.0)
     if weights.neutral:
         return row
+    plain = [lm.lm if isinstance(lm, Remembering) else lm for lm in lms]
+    ngrams = [(lm, alpha) for lm, alpha in zip(plain, weights.alphas, strict=True)
+              if isinstance(lm, NGram)]  # fmt: skip
+    ngram, alpha = ngrams[0] if ngrams else (None, 0.0)
     found = best_ways(network, ways, ngram, alpha=alpha, beta=weights.beta)
     known = {hyp.text for hyp in row.hyps}
     new = [hyp for hyp in found if hyp.text not in known]

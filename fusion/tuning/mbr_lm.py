@@ -30,7 +30,7 @@ class MbrLm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         self, ballots: Iterable[Ballot], manifest: References = NO_MANIFEST
     ) -> Iterator[NBest]:
         """Yield one row for each ballot; see `fusion.rescore`."""
-        lms = [_opened(place) for place in self.lms]
+        lms = [opened(place) for place in self.lms]
         return Rescorer(self.pool, self.weights, lms).apply(ballots, manifest)
 
 
@@ -39,7 +39,7 @@ class MbrLmSearch:
 
     def __init__(self, dev: Dev) -> None:
         self._lms = dev.lms
-        self._method = Rescoring(MbrSearch(dev), [_opened(place) for place in dev.lms])
+        self._method = Rescoring(MbrSearch(dev), [opened(place) for place in dev.lms])
 
     def fit(self, ballots: Sequence[Ballot], references: References) -> Subset:
         """Return what is best for ``ballots``, some of dev's."""
@@ -50,5 +50,6 @@ class MbrLmSearch:
 
 
 @lru_cache(maxsize=8)
-def _opened(place: str) -> LanguageModel:
+def opened(place: str) -> LanguageModel:
+    """Return a language model, the same one whoever asks, which remembers what it was asked."""
     return Remembering(open_lm(place))

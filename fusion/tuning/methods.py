@@ -22,6 +22,7 @@ from fusion.tuning.committee import Committee, committee
 from fusion.tuning.mbr_lm import MbrLm, MbrLmSearch
 from fusion.tuning.mbr_search import MbrSearch
 from fusion.tuning.nist_search import Nist, NistSearch
+from fusion.tuning.rover_lm import RoverLm, RoverLmSearch
 from fusion.tuning.rover_search import RoverSearch
 from fusion.tuning.subset import Subset
 from fusion.tuning.tuned_rover import Rover
@@ -82,12 +83,13 @@ class Kind:
 
     name: str
     rank: int  # of two that are equally good, the one of lower rank is chosen
-    learner: Callable[[Dev], SubsetMethod]
+    learner: Callable[..., SubsetMethod]  # of a `Dev`, and of ``upon``'s learner where it has one
     model: Any  # the type of what it learns, a msgspec struct
     # Standard errors, over speakers, by which it may be behind the best and still be chosen.
     grace: float = STEP
     needs_lm: bool = False
     least: int = 0  # utterances of dev for which it is worth a try, unless it is asked for
+    upon: str | None = None  # the method that it begins with, and need not fit again
 
 
 def _everybody(method: Callable[[tuple[str, ...]], _OfAll]) -> Callable[[Dev], SubsetMethod]:
@@ -129,10 +131,21 @@ KINDS = {
         Kind("mbr", 3, MbrSearch, MbrSettings),
         Kind("rover", 3, RoverSearch, Rover),
         Kind("mbr+lm", 4, MbrLmSearch, MbrLm, needs_lm=True),
+        Kind("rover+lm", 4, RoverLmSearch, RoverLm, needs_lm=True, upon="rover"),
         Kind("learned", 4, _everybody(LearnedMethod), LearnedModel),
         Kind("arcs", 5, _arcs, ArcModel, least=100),
     )
 }
+
+
+def learners(names: Sequence[str], dev: Dev) -> dict[str, SubsetMethod]:
+    """Return the methods of these names, each sharing what one before it has to find anyway."""
+    found: dict[str, SubsetMethod] = {}
+    for name in names:
+        kind = KINDS[name]
+        shared = [found[kind.upon]] if kind.upon in found else []
+        found[name] = kind.learner(dev, *shared)
+    return found
 
 
 def load(method: str, settings: dict[str, Any]) -> Fitted:

@@ -11,7 +11,7 @@ from fusion.folds import NO_MANIFEST, References
 from fusion.mbr import ListModel
 from fusion.pool import Ballot
 from fusion.tuning.list_model import by_posterior
-from fusion.voting.combine import fuse
+from fusion.voting.combine import Fused, fuse
 from fusion.voting.vote import VoteOptions
 from manifests import NBest
 
@@ -27,8 +27,12 @@ class Rover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         self, ballots: Iterable[Ballot], manifest: References = NO_MANIFEST
     ) -> Iterator[NBest]:
         """Yield one row for each ballot; ``manifest`` is not used."""
+        return (fused.row for fused in self.fused(ballots))
+
+    def fused(self, ballots: Iterable[Ballot], *, networks: bool = False) -> Iterator[Fused]:
+        """Yield what each ballot gives, with what it was chosen from where that is asked for."""
         if self.calibration is not None:
             ballots = self.calibration.apply(ballots)
         if self.lists:
             ballots = by_posterior(ballots, self.lists)
-        return (fused.row for fused in fuse(ballots, self.options))
+        return fuse(ballots, self.options, networks=networks)

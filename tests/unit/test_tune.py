@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import random
+import re
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ from fusion.tuning.climb import Climb, development
 from fusion.tuning.committee import committee, plain
 from fusion.tuning.list_model import fit_list_model, least_wrong
 from fusion.tuning.mbr_search import MbrSearch
-from fusion.tuning.methods import KINDS, Alone
+from fusion.tuning.methods import KINDS, Alone, learners
 from fusion.tuning.rover_search import Booth, Point, RoverSearch
 from fusion.tuning.subset import Subset
 from fusion.tuning.tuned import Tuned, model_path, read_tuned, write_tuned
@@ -89,15 +91,20 @@ def test_what_does_not_help_is_not_asked():
     assert tuned.ranking == ("good", "bad")
 
 
-def test_a_language_model_is_asked_where_it_helps(tmp_path):
-    # It knows that one of two words that sound alike is never said.
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    """An n-gram that knows that of two words that sound alike, cat and kat, one is never said."""
     unigrams = "".join(f"-1.3\t{word}\t0\n" for word in WORDS)
-    lm = tmp_path / "lm.arpa"
+    lm = tmp_path_factory.mktemp("lm") / "lm.arpa"
     lm.write_text(
         f"\\data\\\nngram 1={len(WORDS) + 4}\nngram 2=1\n\n"
         f"\\1-grams:\n-9\t<unk>\n-9\t<s>\t0\n-1\t</s>\n{unigrams}-6\tkat\t0\n\n"
         "\\2-grams:\n-1.3\t<s> the\n\n\\end\\\n"
     )
+    return lm
+
+
+def test_a_language_model_is_asked_where_it_helps(lm, tmp_path):
     references = corpus()
 
     def unsure(utt_id):
@@ -120,6 +127,58 @@ def test_a_language_model_is_asked_where_it_helps(tmp_path):
     # Nobody named a language model: the method is not tried.
     _, report, _ = tune(development(("a",), ballots, references), ["mbr", "mbr+lm"])
     assert [figures.method for figures in report.methods] == ["member", "mbr"]
+
+
+def test_a_language_model_chooses_the_way_where_the_votes_are_wrong(lm, tmp_path):
+    rng = random.Random(4)
+    references = {
+        utt_id: msgspec.structs.replace(row, text=row.text.replace("dog", "cat"))
+        for utt_id, row in corpus(utterances=48).items()
+    }
+
+    def half_deaf(row):
+        text = re.sub("cat|dog", lambda _: rng.choice(["cat", "kat"]), row.best.text)
+        return NBest(utt_id=row.utt_id, system="s", hyps=(Hypothesis(text=text),))
+
+    members = {f"m{n}": [half_deaf(row) for row in listener(references, 0.1, n)] for n in range(3)}
+    dev = dataclasses.replace(dev_of(references, members), lms=(str(lm),))
+    tuned, report, _ = tune(dev, ["rover", "rover+lm"])
+    figures = {one.method: one.wer for one in report.methods}
+    assert report.chosen == tuned.method == "rover+lm"
+    assert figures["rover+lm"] < figures["rover"]
+    write_tuned(tmp_path / "tuned.yaml", tuned)
+    silent = NBest(utt_id="x", system="a", hyps=(Hypothesis(text=""),), error="damaged")
+    asked = [dev.ballots[0], Ballot("x", (silent,) * 3), *dev.ballots[1:]]
+    places = tuple(dev.members.index(name) for name in tuned.members)
+    found = list(Subset(places, read_tuned(tmp_path / "tuned.yaml").model()).apply(asked))
+    assert [row.utt_id for row in found] == [ballot.utt_id for ballot in asked]
+    assert [n for n, row in enumerate(found) if row.error is not None] == [1]
+    assert max(len(row.hyps) for row in found) > 1  # the alternatives
+
+
+def test_a_language_model_that_does_not_help_leaves_the_votes_as_they_are(lm):
+    dev = dataclasses.replace(dev_of(REFERENCES, MEMBERS), lms=(str(lm),))
+    rover, with_lm = learners(["rover", "rover+lm"], dev).values()
+    voted, judged = (one.fit(dev.ballots, REFERENCES) for one in (rover, with_lm))
+    assert judged.fitted.weights.neutral
+    assert judged.fitted.rover == voted.fitted
+    assert list(judged.apply(dev.ballots)) == list(voted.apply(dev.ballots))
+
+
+def test_what_a_method_builds_on_is_searched_once(lm, monkeypatch):
+    searched = []
+    search = RoverSearch._search
+    monkeypatch.setattr(
+        RoverSearch, "_search", lambda self, *rest: searched.append(1) or search(self, *rest)
+    )
+    references = corpus(utterances=20)
+    members = {f"m{n}": listener(references, 0.25, n) for n in range(2)}
+    dev = dataclasses.replace(dev_of(references, members), lms=(str(lm),))
+    for methods in (["rover", "rover+lm"], ["rover+lm"]):
+        searched.clear()
+        _, report, _ = tune(dev, methods)
+        assert len(searched) == 6  # five folds and all
+        assert [figures.method for figures in report.methods] == ["member", *methods]
 
 
 def test_the_committee_is_the_vote_of_its_parts(tmp_path):
@@ -182,7 +241,7 @@ def test_a_method_never_sees_the_speaker_that_it_is_judged_on(monkeypatch):
 
     monkeypatch.setitem(KINDS, "mbr", dataclasses.replace(KINDS["mbr"], learner=Spy))
     dev = dev_of(REFERENCES, MEMBERS)
-    tune_command._try("mbr", dev)
+    tune_command._try(["mbr"], dev)
     held_out = seen[: len(dev.ballots)]
     assert not any(known or text is not None for known, text in held_out)
 
