@@ -24,7 +24,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,8 @@ def rescore_file(
         if tune_on is None or references is None:
             raise ValueError("give weights, or hypotheses and references to tune them on")
         texts = read_references(references)
-        try:
+        with _named(tune_on):
             tuned = tune(read_nbest(tune_on), texts, models, empty_guard=empty_guard)
-        except RowError:
-            raise
-        except ValueError as error:
-            raise ValueError(f"{tune_on}: {error}") from None
         weights = tuned.weights
         made |= {
             "tuned_on": str(tune_on),
@@ -92,11 +89,22 @@ def rescore_file(
     for place, alpha in zip(lms, weights.alphas, strict=True):
         log.info("alpha %.3f of %s", alpha, place)
     log.info("beta %.3f", weights.beta)
-    with RowWriter(out, meta=made) as writer:
+    with RowWriter(out, meta=made) as writer, _named(source):
         for row in rescore(read_nbest(source), models, weights, empty_guard=empty_guard):
             writer.write(row)
         write_atomic(weights_path(out), msgspec.json.format(msgspec.json.encode(made)).decode())
     return weights
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say of which file a ValueError speaks, where it does not itself."""
+    try:
+        yield
+    except RowError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def add_lm_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -29,10 +30,16 @@ _REFINEMENTS = (3, 9)
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """How much each language model counts."""
+    """How much each language model counts; ValueError unless all are finite."""
 
     alphas: tuple[float, ...] = (0.0,)  # of each model's ln P(text)
     beta: float = 0.0  # per word
+
+    def __post_init__(self) -> None:
+        # Beside a NaN all totals are equal to none, and the order would be any.
+        for name, value in (*(("alpha", alpha) for alpha in self.alphas), ("beta", self.beta)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value:g}, must be finite")
 
     @property
     def neutral(self) -> bool:

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from manifests import Utterance, read_nbest, read_rows, write_atomic
-from manifests.faults import JSON_ERRORS
+from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS
 from manifests.rows import Rejected, safe_utt_id
 from scoring.metric import check_ids
 
@@ -52,7 +52,7 @@ def read_format(path: Path) -> list[str]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                ids.append(decode(line).utterance_id)
+                ids.append(decode(line.removeprefix(BYTE_ORDER_MARK)).utterance_id)
             except JSON_ERRORS as error:
                 raise ValueError(f"{path}:{number}: {error}, must name an utterance_id") from None
     if not ids:
@@ -72,26 +72,30 @@ def answers(ids: Sequence[str], hypotheses: Path, unheard: Iterable[Path] = ()) 
     """
     # A row's id is the utterance's own wherever a row can carry it.
     by_row_id = {safe_utt_id(utt_id): utt_id for utt_id in ids}
+    if len(by_row_id) != len(ids):
+        lost = sorted(set(ids) - set(by_row_id.values()))
+        raise ValueError(f"utterance {lost[0]!r}: has another's row id {safe_utt_id(lost[0])!r}")
     texts: dict[str, str] = {}
     decoded: list[str] = []
     failed = 0
     for row in read_nbest(hypotheses):
-        decoded.append(row.utt_id)
-        texts[row.utt_id] = "" if row.error is not None else row.best.text
+        utt_id = by_row_id.get(row.utt_id, row.utt_id)
+        decoded.append(utt_id)
+        texts[utt_id] = "" if row.error is not None else row.best.text
         failed += row.error is not None
     silent = {
-        safe_utt_id(row.utt_id)
+        by_row_id.get(safe_utt_id(row.utt_id))
         for path in unheard
         for row in read_rows(path, Rejected)
         if row.utt_id is not None
     }
-    silent = (silent & by_row_id.keys()) - texts.keys()
-    check_ids(by_row_id, [*decoded, *silent], str(hypotheses))
+    silent = silent & set(ids) - texts.keys()
+    check_ids(ids, [*decoded, *filter(None, silent)], str(hypotheses))
     if failed:
         log.warning("%d utterances could not be decoded: answered as silence", failed)
     if silent:
         log.warning("%d utterances have no usable audio: answered as silence", len(silent))
-    return [Answer(utt_id, texts.get(row_id, "")) for row_id, utt_id in by_row_id.items()]
+    return [Answer(utt_id, texts.get(utt_id, "")) for utt_id in ids]
 
 
 def write_submission(

@@ -11,6 +11,7 @@ from typing import TypeVar
 from manifests.jsonl import RowError, part_path
 
 L = TypeVar("L")
+_MARK = "\ufeff"
 
 
 def read_lines(
@@ -23,7 +24,8 @@ def read_lines(
     with Path(path).open("rb") as lines:
         for number, raw in enumerate(lines, 1):
             try:
-                line = raw.decode("utf-8").rstrip("\r\n")
+                # An editor's byte order mark is no part of the first id or word.
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if line.strip() and not line.startswith(comments):
                     yield parse(line)
             except ValueError as error:
@@ -36,7 +38,9 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with part_path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for count, line in enumerate(lines, 1):  # noqa: B007
+        for count, line in enumerate(lines, 1):
+            if count == 1 and line.startswith(_MARK):
+                file.write(_MARK)  # readers take one away
             file.write(line + "\n")
     part_path(path).replace(path)
     return count

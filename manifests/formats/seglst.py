@@ -13,6 +13,7 @@ from typing import Self
 
 import msgspec
 
+from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS
 from manifests.formats.lines import write_lines
 from manifests.jsonl import RowError
 from manifests.rows import Hypothesis, NBest, Seconds, Utterance
@@ -36,7 +37,7 @@ class SegLstSegment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         """Return the segment of one JSON object; ValueError says which rule it breaks."""
         try:
             segment = msgspec.json.decode(line, type=cls, strict=False)
-        except msgspec.DecodeError as error:
+        except JSON_ERRORS as error:
             raise ValueError(str(error)) from None
         start, end = segment.start_time, segment.end_time
         if start is not None and end is not None and end < start:
@@ -79,8 +80,9 @@ class SegLstSegment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 def read_seglst(path: Path) -> list[SegLstSegment]:
     """Return the segments of a file (`RowError` names the segment, counted from 1)."""
     try:
-        objects = msgspec.json.decode(Path(path).read_bytes(), type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        data = Path(path).read_bytes().removeprefix(BYTE_ORDER_MARK)
+        objects = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except JSON_ERRORS as error:
         raise RowError(f"{path}: {error}, must be a JSON list of segments") from None
     segments = []
     for number, item in enumerate(objects, 1):

@@ -220,6 +220,21 @@ def test_trn_refuses_what_would_not_read_back(said: str) -> None:
         trn.TrnLine("u", said).serialize()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_word_or_id(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("he goed (a-1)\n", encoding="utf-8-sig")
+    assert list(trn.read_trn(path)) == [trn.TrnLine("a-1", "he goed")]
+    path.write_text("a 1 0 1 he\n", encoding="utf-8-sig")
+    assert [line.file for line in ctm.read_ctm(path)] == ["a"]
+    path.write_text("a 1 s 0 1 he\n", encoding="utf-8-sig")
+    assert [line.file for line in stm.read_stm(path)] == ["a"]
+    path.write_text("[]", encoding="utf-8-sig")
+    assert seglst.read_seglst(path) == []
+    marked = [trn.TrnLine("a", "\ufeff he"), trn.TrnLine("b", "\ufeff")]
+    trn.write_trn(path, marked)
+    assert list(trn.read_trn(path)) == marked
+
+
 def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
     lines = [trn.TrnLine("u", "a"), trn.TrnLine("u v", "a")]
     with pytest.raises(ValueError, match="utt_id"):

@@ -248,9 +248,18 @@ def test_wrong_calls_are_one_line(files, folder, capsys):
     ref = str(files / "dev.jsonl")
     assert main([*base, "--tune-on", bad, "--ref", ref]) == 1
     assert main([*base, "--tune-on", hyp, "--ref", bad]) == 1
+    two = '"hyps":[{"text":"a"},{"text":"b"}]'
+    (files / "unscored.jsonl").write_text(f'{{"utt_id":"a","system":"s",{two}}}\n')
+    unscored = str(files / "unscored.jsonl")
+    assert main([unscored, "--lm", str(folder), "--out", out, "--alpha", "1"]) == 1
+    assert main([*base, "--tune-on", unscored, "--ref", ref]) == 1
+    for option, value in (("--alpha", "nan"), ("--alpha", "inf"), ("--beta", "nan")):
+        assert main([*base, option, value]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lm.rescore")]
-    assert len(lines) == 4
-    assert all("bad.jsonl:1: " in line for line in lines[1:])
+    assert len(lines) == 9
+    assert all("bad.jsonl:1: " in line for line in lines[1:4])
+    assert all("unscored.jsonl: a: 'a' of s has no score" in line for line in lines[4:6])
+    assert all(line.endswith("must be finite") for line in lines[6:])
     assert not (files / "r.jsonl").exists()
 
 

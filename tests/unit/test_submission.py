@@ -107,3 +107,22 @@ def test_a_bad_format_names_its_line(tmp_path, capsys):
     write_rows(hyps, [row("a", "x")])
     assert main([str(hyps), "--format", str(form), "--out", str(tmp_path / "o")]) == 1
     assert f"{form}:2: " in capsys.readouterr().err
+
+
+def test_messages_and_answers_have_the_formats_own_ids(submit):
+    stand_in = safe_utt_id("b/1")
+    status, lines, err = submit([row("a", "x")], ["a", "b/1"])
+    assert (status, lines) == (1, None)
+    assert "missing: b/1;" in err
+    # One row cannot be the answer of two.
+    status, lines, err = submit([row(stand_in, "x")], ["b/1", stand_in])
+    assert (status, lines) == (1, None)
+    assert "has another's row id" in err
+
+
+def test_a_format_with_a_byte_order_mark(tmp_path):
+    hyps, form, out = (tmp_path / name for name in ("h.jsonl", "format.jsonl", "out.jsonl"))
+    write_rows(hyps, [row("a", "x")])
+    form.write_text('{"utterance_id": "a"}\n', encoding="utf-8-sig")
+    assert main([str(hyps), "--format", str(form), "--out", str(out)]) == 0
+    assert out.read_text() == '{"utterance_id":"a","orthographic_text":"x"}\n'
