@@ -23,37 +23,33 @@ log = logging.getLogger(__name__)
 
 THEN = "--then"
 
-Main = Callable[[Sequence[str]], int]
-"""A command as a call: its arguments -> its exit status."""
-
 
 class Command(NamedTuple):
     """One link of a chain."""
 
-    module: str
-    main: Main
-    arguments: list[str]
+    main: Callable[[], int]  # reads sys.argv, returns the exit status
+    argv: list[str]
 
 
 def parse(words: Sequence[str]) -> list[Command]:
     """Return the commands of a chain; ValueError when one is missing or no command of ours.
 
-    >>> [one.arguments for one in parse(["lm.train", "--order", "4", "--then", "lm.rescore"])]
+    >>> [one.argv[1:] for one in parse(["lm.train", "--order", "4", "--then", "lm.rescore"])]
     [['--order', '4'], []]
     """
     ends = [index for index, word in enumerate(words) if word == THEN]
     links = [words[a + 1 : b] for a, b in zip([-1, *ends], [*ends, len(words)], strict=True)]
     if not all(links):
         raise ValueError(f"{' '.join(words)!r} has {THEN} without a command on both sides")
-    return [Command(module, _main_of(module), list(rest)) for module, *rest in links]
+    return [_command(name, arguments) for name, *arguments in links]
 
 
-def _main_of(module: str) -> Main:
+def _command(name: str, arguments: list[str]) -> Command:
     try:
-        main: Main = importlib.import_module(module).main
+        module = importlib.import_module(name)
+        return Command(module.main, [str(module.__file__), *arguments])
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{module}: {error}, must be a command's module") from None
-    return main
+        raise ValueError(f"{name}: {error}, must be a command's module") from None
 
 
 def run(commands: Sequence[Command]) -> int:
@@ -63,10 +59,11 @@ def run(commands: Sequence[Command]) -> int:
     """
     for command in commands:
         started = time.monotonic()
-        status = command.main(command.arguments)
+        sys.argv = command.argv  # as `python -m` has it; what is written holds it (`write_meta`)
+        status = command.main()
         if status:
             return status
-        log.info("%s: done in %.1f s", command.module, time.monotonic() - started)
+        log.info("%s: done in %.1f s", command.main.__module__, time.monotonic() - started)
         gc.collect()  # a model that is part of a cycle would keep its memory from the next one
     return 0
 

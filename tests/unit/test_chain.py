@@ -1,5 +1,6 @@
 """Commands in one process: in order, up to the first that fails."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,25 @@ def join(manifest: Path, out: Path) -> list[str]:
     return ["manifests.join", str(manifest), "--out", str(out)]
 
 
+@pytest.fixture(autouse=True)
+def _own_arguments(monkeypatch):
+    """Put ``sys.argv`` back after the test."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+
 def test_each_command_does_its_own(manifest, tmp_path):
     two, three = tmp_path / "two.jsonl", tmp_path / "three.jsonl"
     assert run(parse([*join(manifest, two), "--then", *join(two, three)])) == 0
     assert three.read_text() == two.read_text() != ""
+
+
+def test_each_output_names_its_own_command_alone(manifest, tmp_path):
+    two, three = tmp_path / "two.jsonl", tmp_path / "three.jsonl"
+    run(parse([*join(manifest, two), "--then", *join(two, three)]))
+    for command, output in ((join(manifest, two), two), (join(two, three), three)):
+        meta = json.loads(output.with_suffix(".meta.json").read_text())
+        assert meta["command"][0].endswith("manifests/join.py")
+        assert meta["command"][1:] == command[1:]
 
 
 def test_the_first_failure_ends_the_chain_with_its_status(manifest, tmp_path):
