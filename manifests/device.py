@@ -48,3 +48,16 @@ def pick_precision(wanted: str, device: Device) -> Precision:
         if wanted == precision:
             return precision
     raise ValueError(f"precision is {wanted!r}, must be one of: auto, fp32, bf16, fp16")
+
+
+def peak_memory(device: Device) -> int:
+    """Return the most memory in bytes that this process has held, on the card if there is one."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

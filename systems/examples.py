@@ -6,9 +6,9 @@ import logging
 import random
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,20 @@ log = logging.getLogger(__name__)
 
 Example = dict[str, Any]
 _SILENCE = 160  # samples: what an unreadable file sounds like in evaluation
+
+
+E = TypeVar("E")
+
+
+def train_and_dev(make: Callable[..., E], train: Path, dev: Path, config: Any) -> tuple[E, E]:
+    """Return both manifests' examples, which ``make`` makes; ``config`` is a `TrainConfig`."""
+    # Each process that loads keeps its own, of both.
+    share = config.cache_mb / max(1, config.num_workers) / 2
+    limit, seed = config.max_eval_utterances, config.seed
+    return (
+        make(train, training=True, cache_mb=share),
+        make(dev, training=False, cache_mb=share, limit=limit, seed=seed),
+    )
 
 
 class ManifestExamples(Dataset[Example]):

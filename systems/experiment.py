@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import msgspec
 
 from manifests.jsonl import write_atomic
+
+log = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
 FINAL = "final"
@@ -56,6 +59,17 @@ def same_settings(exp: Path, settings: Mapping[str, Any]) -> bool:
             f"{exp}: was begun with other settings ({'; '.join(differing)}), "
             "must be deleted or another --exp given"
         )
+    return True
+
+
+def is_complete(exp: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether ``exp`` holds the result of these settings; ValueError if that of others."""
+    begun, final = same_settings(exp, settings), exp / FINAL
+    if not final.exists():
+        return False
+    if not begun:
+        raise ValueError(f"{exp}: holds {FINAL} but not what it is of, must be deleted")
+    log.info("%s is complete", final)
     return True
 
 

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,6 @@ from transformers.trainer_callback import ExportableState, TrainerState
 
 from manifests.device import Device, Precision
 from manifests.progress import bars_wanted
-from systems.examples import ManifestExamples
 from systems.hf_config import TrainConfig
 from systems.sampler import EpochSampler
 
@@ -247,49 +245,6 @@ def _is_done(state: dict[str, Any]) -> bool:
     """Return whether the run had come to its end (all steps, or patience lost)."""
     control = state["stateful_callbacks"]["TrainerControl"]["args"]
     return bool(control["should_training_stop"])
-
-
-def evaluations(trainer: AsrTrainer) -> list[dict[str, float]]:
-    """Return step, dev WER and dev loss of each evaluation, those before a kill included."""
-    return [
-        {"step": entry["step"], "wer": entry["eval_wer"], "loss": entry["eval_loss"]}
-        for entry in trainer.state.log_history
-        if "eval_wer" in entry
-    ]
-
-
-def peak_memory(device: Device) -> int:
-    """Return the most memory in bytes that this process has held, on the card if there is one."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
-
-
-def training_metrics(
-    trainer: AsrTrainer, train_set: ManifestExamples, dev_set: ManifestExamples, parameters: int
-) -> dict[str, Any]:
-    """Return what reports say of a training."""
-    state = trainer.state
-    best = next(one for one in evaluations(trainer) if one["step"] == state.best_global_step)
-    clock = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Clock))
-    return {
-        "best_wer": best["wer"],
-        "best_step": state.best_global_step,
-        "steps": state.global_step,
-        "evaluations": evaluations(trainer),
-        "train_seconds": round(clock.seconds, 1),
-        "peak_memory_bytes": peak_memory("cuda" if trainer.args.device.type == "cuda" else "cpu"),
-        "trainable_parameters": trainer.get_num_trainable_parameters(),
-        "total_parameters": parameters,
-        "processes": trainer.args.world_size,
-        "train_utterances": len(train_set),
-        "dev_utterances": len(dev_set),
-        "left_out": {"train": dict(train_set.left_out), "dev": dict(dev_set.left_out)},
-        "unreadable": {"train": train_set.unreadable, "dev": dev_set.unreadable},
-    }
 
 
 def remove_incomplete(folder: Path) -> None:

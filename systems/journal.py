@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -72,8 +71,11 @@ class Journal:
         if row.utt_id in self.done:
             raise AssertionError(f"{row.utt_id} was decoded twice")
         self.done.add(row.utt_id)
-        self._file.write(self._encode(row) + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(self._encode(row) + b"\n")
+            self._file.flush()
+        except OSError as error:  # a full disk, which does not say what for
+            raise OSError(error.errno, error.strerror, str(self._part)) from None
 
     def publish(self, ids: Sequence[str], meta: Mapping[str, Any]) -> None:
         """Write the rows to ``out`` in the order of ``ids`` and end the journal.
@@ -87,14 +89,12 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         try:
             self._file.close()
+        except OSError:
+            if kind is None:  # else it is the error that is under way
+                raise
         finally:
             self._lock.close()
 

@@ -16,10 +16,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from systems.config import load_config
 from systems.contract import REGISTRY, system_class
+from systems.experiment import FINAL
+from systems.lock import OnlyOne
 
 log = logging.getLogger("systems.train")
 
@@ -37,7 +40,11 @@ def train(
         if not manifest.is_file():
             raise ValueError(f"{manifest}: no such manifest, must be a JSON Lines file")
     system = system_class(name)
-    return system(load_config(system.config_type, config, overrides)).train(train, dev, exp)
+    settings = load_config(system.config_type, config, overrides)
+    # Of a distributed run the first process is the one that writes.
+    writes = os.environ.get("RANK", "0") == "0" and not (exp / FINAL).exists()
+    with OnlyOne(exp / "lock", exp) if writes else nullcontext():
+        return system(settings).train(train, dev, exp)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -108,14 +107,9 @@ class NemoDecoder:
             self.ctc.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self.ctc is not None:
-            self.ctc.__exit__(kind, error, trace)
+            self.ctc.__exit__(*error)
 
 
 def head_of(

@@ -13,10 +13,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
-from manifests.device import Device, Precision
+from manifests.device import Device, Precision, peak_memory
 from manifests.jsonl import write_atomic
 from manifests.progress import bars_wanted
-from systems.hf_trainer import peak_memory
 from systems.nemo.config import TrainConfig
 from systems.nemo.module import FineTuner, Hear
 

@@ -7,7 +7,6 @@ to drop damaged ones in silence and to ignore augmentation that they do not know
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
 from pathlib import Path
@@ -22,7 +21,8 @@ from manifests.device import pick_device, pick_precision
 from manifests.jsonl import read_rows, write_atomic
 from manifests.rows import Utterance
 from manifests.text import normalize_text
-from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
+from systems.examples import train_and_dev
+from systems.experiment import FINAL, is_complete, publish, settings_of, write_settings
 from systems.nemo.checkpoint import (
     ADAPTER,
     MODEL,
@@ -40,8 +40,6 @@ from systems.nemo.tokenizer import train_tokenizer
 from systems.nemo.transducer import TransducerDecoder
 from systems.record import write_record
 
-log = logging.getLogger(__name__)
-
 
 def train(config: NemoConfig, train: Path, dev: Path, exp: Path) -> Path:
     """Fine-tune ``config.pretrained`` on one manifest, choose by another, return ``exp/final``.
@@ -50,13 +48,9 @@ def train(config: NemoConfig, train: Path, dev: Path, exp: Path) -> Path:
     ValueError when ``exp`` was begun with other settings or other data. Under torchrun every
     process calls this; the first alone writes.
     """
-    exp, final = Path(exp), Path(exp) / FINAL
-    settings = settings_of(config, train, dev)
-    if same_settings(exp, settings) and final.exists():
-        log.info("%s is complete", final)
+    final, settings = exp / FINAL, settings_of(config, train, dev)
+    if is_complete(exp, settings):
         return final
-    if final.exists():
-        raise ValueError(f"{exp}: holds final but not what it is of, must be deleted")
     _check(config)
     device = pick_device(config.device)
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -71,7 +65,10 @@ def train(config: NemoConfig, train: Path, dev: Path, exp: Path) -> Path:
         _prepare(model, config, train, Path(tokenizer))
         model.to(device)
         right_loss(model)
-        train_set, dev_set = _examples(model, config, train, dev)
+        common = (config.window, model.tokenizer, frame_seconds(model), config.text)
+        train_set, dev_set = train_and_dev(
+            lambda manifest, **how: Examples(manifest, *common, **how), train, dev, config.train
+        )
         trained = fit(
             model,
             config.train,
@@ -146,23 +143,6 @@ def _prepare(model: Any, config: NemoConfig, train: Path, folder: Path) -> None:
         names = set(adapter_weights(model))
         for name, weight in model.named_parameters():
             weight.requires_grad_(name in names)
-
-
-def _examples(model: Any, config: NemoConfig, train: Path, dev: Path) -> tuple[Examples, Examples]:
-    settings = config.train
-    share = settings.cache_mb / max(1, settings.num_workers) / 2
-    common = (config.window, model.tokenizer, frame_seconds(model), config.text)
-    return (
-        Examples(train, *common, training=True, cache_mb=share),
-        Examples(
-            dev,
-            *common,
-            training=False,
-            limit=settings.max_eval_utterances,
-            cache_mb=share,
-            seed=settings.seed,
-        ),
-    )
 
 
 def _train_loader(config: TrainConfig, rows: Examples, rank: int, processes: int) -> Any:

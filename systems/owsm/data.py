@@ -46,7 +46,7 @@ class Examples(ManifestExamples):
         self._last: dict[tuple[str | None, str], str] = {}
         self._wants_before = training and previous_text > 0
         self._preprocess = task_class(owsm.family).build_preprocess_fn(
-            _preprocessing(owsm, previous_text), training
+            _preprocessing(owsm, previous_text if training else 0.0), training
         )
         super().__init__(
             manifest,

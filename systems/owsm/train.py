@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EvalPrediction, set_seed
+from transformers import EvalPrediction
 
-from manifests.balance import weights_of_ages
-from manifests.device import pick_device, pick_precision
-from manifests.jsonl import write_atomic
+from manifests.audio import SAMPLE_RATE
 from scoring.metric import count_word_errors
-from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
-from systems.hf_trainer import (
-    AsrTrainer,
-    Batch,
-    callbacks,
-    remove_incomplete,
-    training_arguments,
-    training_metrics,
-)
+from systems.examples import train_and_dev
+from systems.experiment import FINAL
+from systems.hf_run import begin, finish, sampler_of
+from systems.hf_trainer import AsrTrainer, Batch, callbacks
 from systems.owsm.average import average_checkpoints
 from systems.owsm.cached_decoder import CachedDecoder, greedy
 from systems.owsm.checkpoint import Owsm, load_owsm
@@ -34,9 +25,6 @@ from systems.owsm.data import Collator, Examples, words_of_labels
 from systems.owsm.layout import write_layout
 from systems.owsm.text_mask import text_mask
 from systems.record import write_record
-from systems.sampler import EpochSampler
-
-log = logging.getLogger(__name__)
 
 ADAPTER = "adapter"
 _PREFIX = 2  # frames that OWSM-CTC puts before the audio: language and task
@@ -49,47 +37,40 @@ def train(config: OwsmConfig, train: Path, dev: Path, exp: Path) -> Path:
     ValueError when ``exp`` was begun with other settings or other data. Under torchrun every
     process calls this; the first alone writes.
     """
-    exp, final = Path(exp), Path(exp) / FINAL
-    settings = settings_of(config, train, dev)
-    begun = same_settings(exp, settings)
-    if begun and final.exists():
-        log.info("%s is complete", final)
-        return final
-    if final.exists():
-        raise ValueError(f"{exp}: holds final but not what it is of, must be deleted")
-    device = pick_device(config.device)
-    precision = pick_precision(config.train.precision, device)
-    arguments = training_arguments(config.train, exp, device, precision)
-    arguments.save_total_limit = max(2, config.train.average)
-    if arguments.process_index == 0:
-        write_settings(exp, settings)
-        remove_incomplete(Path(arguments.output_dir))
-    # The adapter's weights are drawn before the trainer would seed.
-    set_seed(config.train.seed)
+    run = begin(config, train, dev, exp)
+    if run is None:
+        return exp / FINAL
+    settings = config.train
+    run.arguments.save_total_limit = max(2, settings.average)
     owsm = load_owsm(config.pretrained, window=config.window)
     parameters = sum(weight.numel() for weight in owsm.model.parameters())
-    trained = Trained(adapt(owsm, config.train), round(config.train.shift_seconds * 16_000))
-    train_set, dev_set = _examples(config, owsm, train, dev)
+    trained = Trained(adapt(owsm, settings), round(settings.shift_seconds * SAMPLE_RATE))
+    train_set, dev_set = train_and_dev(
+        lambda manifest, **how: Examples(
+            manifest, owsm, text=config.text, previous_text=settings.previous_text, **how
+        ),
+        train, dev, settings,
+    )  # fmt: skip
     trainer = AsrTrainer(
         model=trained,
-        args=arguments,
+        args=run.arguments,
         train_dataset=train_set,
         eval_dataset=dev_set,
-        data_collator=Collator(owsm, fit=config.train.fit_batches),
+        data_collator=Collator(owsm, fit=settings.fit_batches),
         compute_metrics=DevWer(owsm),
-        callbacks=callbacks(config.train),
+        callbacks=callbacks(settings),
         evaluate_batch=GreedySearch(owsm, config),
-        sampler=_sampler(config, train_set),
+        sampler=sampler_of(settings, train_set, grouped=settings.fit_batches),
     )
     trainer.fit()
-    averaged = average_checkpoints(trainer, config.train.average)
-    if arguments.process_index == 0:
-        metrics = training_metrics(trainer, train_set, dev_set, parameters)
-        metrics |= {"device": device, "precision": precision, "averaged_wer": averaged}
-        write_atomic(exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-        publish(final, lambda folder: save(trained, owsm, config, folder, final))
-    trainer.accelerator.wait_for_everyone()
-    return final
+    averaged = average_checkpoints(trainer, settings.average)
+    return finish(
+        run,
+        trainer,
+        parameters,
+        lambda folder: save(trained, owsm, config, folder, run.final),
+        averaged_wer=averaged,
+    )
 
 
 class Trained(torch.nn.Module):
@@ -228,34 +209,3 @@ def save(trained: Trained, owsm: Owsm, config: OwsmConfig, folder: Path, final: 
     arguments = {**owsm.layout.config, "preprocessor_conf": conf}
     write_layout(folder, arguments, weights, owsm.layout.root)
     write_record(folder, "owsm", config.pretrained, config, final)
-
-
-def _examples(config: OwsmConfig, owsm: Owsm, train: Path, dev: Path) -> tuple[Examples, Examples]:
-    settings = config.train
-    share = settings.cache_mb / max(1, settings.num_workers) / 2
-    return (
-        Examples(
-            train,
-            owsm,
-            training=True,
-            text=config.text,
-            previous_text=settings.previous_text,
-            cache_mb=share,
-        ),
-        Examples(
-            dev,
-            owsm,
-            training=False,
-            text=config.text,
-            limit=settings.max_eval_utterances,
-            cache_mb=share,
-            seed=settings.seed,
-        ),
-    )
-
-
-def _sampler(config: OwsmConfig, rows: Examples) -> EpochSampler:
-    settings = config.train
-    weights = weights_of_ages(rows.ages, settings.age_balance) if settings.age_balance else None
-    grouped = (rows.durations, settings.batch_size) if settings.fit_batches else None
-    return EpochSampler(len(rows), settings.seed, weights, grouped)

@@ -71,18 +71,27 @@ def prompt_tokens(
 ) -> list[int]:
     """Return what the decoder starts from: <|startoftranscript|>, language, task, no timestamps.
 
-    An English-only checkpoint has neither languages nor tasks. ValueError names what it has.
+    "en", "en-US" and "English" are one language. An English-only checkpoint has neither
+    languages nor tasks. ValueError names what it has.
     """
     start, plain = generation.decoder_start_token_id, generation.no_timestamps_token_id
-    if not generation.is_multilingual:
-        if language != "en" or task != "transcribe":
-            raise ValueError(f"language is {language!r}, task {task!r}: the model knows only 'en'")
-        return [start, plain]
-    languages = generation.lang_to_id
-    if f"<|{language}|>" not in languages:
-        known = ", ".join(token.strip("<|>") for token in languages)
-        raise ValueError(f"language is {language!r}, must be one of: {known}")
-    return [start, languages[f"<|{language}|>"], generation.task_to_id[task], plain]
+    if generation.is_multilingual:
+        return [start, _language(generation, language), generation.task_to_id[task], plain]
+    if task != "transcribe" or not language.lower().startswith("en"):
+        raise ValueError(f"cannot {task} {language!r}, an English-only model transcribes 'en'")
+    return [start, plain]
+
+
+def _language(generation: GenerationConfig, language: str) -> int:
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    ids: dict[str, int] = generation.lang_to_id
+    code = language.lower().replace("_", "-")
+    for candidate in (code, code.partition("-")[0], TO_LANGUAGE_CODE.get(code)):
+        if f"<|{candidate}|>" in ids:
+            return ids[f"<|{candidate}|>"]
+    known = " ".join(sorted(token[2:-2] for token in ids))
+    raise ValueError(f"language is {language!r}, must be one of: {known}")
 
 
 def no_speech_token(generation: GenerationConfig) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lm.shallow_fusion import token_bytes
+from systems.whisper.generation import no_speech_token, prompt_tokens
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, WhisperTokenizer
@@ -32,8 +33,7 @@ class Tokens:
         self.texts: list[str | None] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         self.eos: int = generation.eos_token_id
         self.sot: int = generation.decoder_start_token_id
-        # The token before <|notimestamps|>: <|nospeech|> or, as of old, <|nocaptions|>.
-        self.no_speech: int = generation.no_timestamps_token_id - 1
+        self.no_speech = no_speech_token(generation)
         self._bytes = [token_bytes(text, number) for number, text in enumerate(self.texts)]
         # Specials and timestamps: an n-gram charges nothing for them, so a search that may say
         # them flees into them.
@@ -47,24 +47,8 @@ class Tokens:
         self, language: str, task: Literal["transcribe", "translate"], prompt: Sequence[int] = ()
     ) -> list[int]:
         """Return what stands before the text; ValueError for a language that is not known."""
-        prefix = [self._generation.prev_sot_token_id, *prompt] if prompt else []
-        prefix.append(self.sot)
-        if self._generation.is_multilingual:
-            prefix += [self._language(language), self._generation.task_to_id[task]]
-        elif task != "transcribe" or not language.lower().startswith("en"):
-            raise ValueError(f"cannot {task} {language!r}, an English-only model transcribes 'en'")
-        return [*prefix, self._generation.no_timestamps_token_id]
-
-    def _language(self, language: str) -> int:
-        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
-        ids: dict[str, int] = self._generation.lang_to_id
-        code = language.lower().replace("_", "-")
-        for candidate in (code, code.partition("-")[0], TO_LANGUAGE_CODE.get(code)):
-            if f"<|{candidate}|>" in ids:
-                return ids[f"<|{candidate}|>"]
-        known = " ".join(sorted(token[2:-2] for token in ids))
-        raise ValueError(f"language is {language!r}, must be one of: {known}")
+        before = [self._generation.prev_sot_token_id, *prompt] if prompt else []
+        return [*before, *prompt_tokens(self._generation, language, task)]
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of ``text`` as in training, where every text begins with a space."""

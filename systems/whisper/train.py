@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -16,32 +14,20 @@ from transformers import (
     GenerationMixin,
     WhisperForConditionalGeneration,
     WhisperProcessor,
-    set_seed,
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from manifests.balance import weights_of_ages
-from manifests.device import pick_device, pick_precision
-from manifests.jsonl import write_atomic
 from scoring.metric import count_word_errors
-from systems.experiment import FINAL, publish, same_settings, settings_of, write_settings
-from systems.hf_trainer import (
-    AsrTrainer,
-    Batch,
-    callbacks,
-    remove_incomplete,
-    training_arguments,
-    training_metrics,
-)
+from systems.examples import train_and_dev
+from systems.experiment import FINAL
+from systems.hf_run import begin, finish, sampler_of
+from systems.hf_trainer import AsrTrainer, Batch, callbacks
 from systems.record import write_record
-from systems.sampler import EpochSampler
 from systems.whisper.checkpoint import load_model, quiet_peft, save_processor
 from systems.whisper.config import WhisperConfig, WhisperTrainConfig
 from systems.whisper.ctc_head import add_head, remove_head
 from systems.whisper.data import Collator, Examples, Tokens
 from systems.whisper.window import fit_each_batch, window_of
-
-log = logging.getLogger(__name__)
 
 
 def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
@@ -51,22 +37,9 @@ def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
     ValueError when ``exp`` was begun with other settings or other data. Under torchrun every
     process calls this; the first alone writes.
     """
-    exp, final = Path(exp), Path(exp) / FINAL
-    settings = settings_of(config, train, dev)
-    begun = same_settings(exp, settings)
-    if begun and final.exists():
-        log.info("%s is complete", final)
-        return final
-    if final.exists():
-        raise ValueError(f"{exp}: holds final but not what it is of, must be deleted")
-    device = pick_device(config.device)
-    precision = pick_precision(config.train.precision, device)
-    arguments = training_arguments(config.train, exp, device, precision)
-    if arguments.process_index == 0:
-        write_settings(exp, settings)
-        remove_incomplete(Path(arguments.output_dir))
-    # The adapter's weights are drawn before the trainer would seed.
-    set_seed(config.train.seed)
+    run = begin(config, train, dev, exp)
+    if run is None:
+        return exp / FINAL
     window = None if config.window == "auto" else config.window
     model, processor = load_model(config.pretrained, window=window)
     model_parameters = model.num_parameters()
@@ -76,26 +49,29 @@ def train(config: WhisperConfig, train: Path, dev: Path, exp: Path) -> Path:
     tokens = Tokens(
         processor, model.generation_config, model.config.max_target_positions, config.text
     )
-    train_set, dev_set = _examples(config.train, processor, tokens, train, dev)
+    train_set, dev_set = train_and_dev(
+        lambda manifest, **how: Examples(manifest, processor, tokens, **how),
+        train, dev, config.train,
+    )  # fmt: skip
     trainer = AsrTrainer(
         model=trained,
-        args=arguments,
+        args=run.arguments,
         train_dataset=train_set,
         eval_dataset=dev_set,
         data_collator=Collator(model.config.pad_token_id, crop=config.window == "auto"),
         compute_metrics=DevWer(processor),
         callbacks=callbacks(config.train),
         evaluate_batch=GreedySearch(model, config),
-        sampler=_sampler(config, train_set),
+        # Where windows are as short as each batch allows, clips of one length belong together.
+        sampler=sampler_of(config.train, train_set, grouped=config.window == "auto"),
     )
     trainer.fit()
-    if arguments.process_index == 0:
-        metrics = training_metrics(trainer, train_set, dev_set, model_parameters)
-        metrics |= {"device": device, "precision": precision}
-        write_atomic(exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-        publish(final, lambda folder: save(trained, processor, config, folder, final))
-    trainer.accelerator.wait_for_everyone()
-    return final
+    return finish(
+        run,
+        trainer,
+        model_parameters,
+        lambda folder: save(trained, processor, config, folder, run.final),
+    )
 
 
 def adapt(model: WhisperForConditionalGeneration, config: WhisperTrainConfig) -> Any:
@@ -195,29 +171,3 @@ def save(
     model.generation_config.save_pretrained(folder)
     save_processor(processor, folder)
     write_record(folder, "whisper", config.pretrained, config, final, window_of(model))
-
-
-def _examples(
-    config: WhisperTrainConfig, processor: WhisperProcessor, tokens: Tokens, train: Path, dev: Path
-) -> tuple[Examples, Examples]:
-    share = config.cache_mb / max(1, config.num_workers) / 2
-    return (
-        Examples(train, processor, tokens, training=True, cache_mb=share),
-        Examples(
-            dev,
-            processor,
-            tokens,
-            training=False,
-            limit=config.max_eval_utterances,
-            cache_mb=share,
-            seed=config.seed,
-        ),
-    )
-
-
-def _sampler(config: WhisperConfig, rows: Examples) -> EpochSampler:
-    settings = config.train
-    weights = weights_of_ages(rows.ages, settings.age_balance) if settings.age_balance else None
-    # Where windows are as short as each batch allows, clips of one length belong together.
-    grouped = (rows.durations, settings.batch_size) if config.window == "auto" else None
-    return EpochSampler(len(rows), settings.seed, weights, grouped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,10 @@ import soundfile
 
 from manifests.jsonl import read_manifest, write_rows
 from manifests.rows import Utterance
+from systems.config import load_config
+from systems.guard import Window, read_windows
+from systems.whisper.config import WhisperConfig
+from systems.whisper.decoder import WhisperDecoder
 
 # Before torch is imported, and for the processes that tests start: models this small gain nothing
 # from a second thread, and threads that wait for each other burn the cores of a busy machine.
@@ -264,3 +269,21 @@ def _with_pauses(manifest: Path, folder: Path) -> Path:
         )
     write_rows(folder / "pauses.jsonl", [*rows, *pairs[::2]])
     return folder / "pauses.jsonl"
+
+
+@pytest.fixture(scope="session")
+def windows(tone_corpus: Corpus) -> list[Window]:
+    """Eight sentences of the dev set as decoders hear them."""
+    rows = [row for row in read_manifest(tone_corpus.dev) if row.text]
+    return [window for row in rows[:8] for window in read_windows(row, WINDOW)]
+
+
+@pytest.fixture(scope="session")
+def whisper_decoder() -> Callable[..., WhisperDecoder]:
+    """Loads a checkpoint: (folder, overrides of the config..., lm=folder)."""
+
+    def load(checkpoint: Path, *overrides: str, lm: Path | None = None) -> WhisperDecoder:
+        config = load_config(WhisperConfig, None, [f"window={WINDOW}", "device=cpu", *overrides])
+        return WhisperDecoder(config, str(checkpoint), lm)
+
+    return load

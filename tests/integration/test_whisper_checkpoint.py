@@ -173,11 +173,14 @@ def test_prompts_by_language_and_for_english_only(loaded):
     generation = copy.deepcopy(loaded[0].generation_config)
     german = prompt_tokens(generation, "de")
     assert german[1] == generation.lang_to_id["<|de|>"]
-    with pytest.raises(ValueError, match="language is 'tlh', must be one of: af, am"):
+    # A manifest may name its language as decoding may.
+    assert prompt_tokens(generation, "German") == prompt_tokens(generation, "de-AT") == german
+    with pytest.raises(ValueError, match="language is 'tlh', must be one of: af am"):
         prompt_tokens(generation, "tlh")
     generation.is_multilingual = False
     assert prompt_tokens(generation, "en") == [german[0], german[3]]
-    with pytest.raises(ValueError, match="knows only 'en'"):
+    assert prompt_tokens(generation, "en-GB") == [german[0], german[3]]
+    with pytest.raises(ValueError, match="cannot transcribe 'de', an English-only model"):
         prompt_tokens(generation, "de")
 
 

@@ -1,238 +1,41 @@
-"""Decoding with Whisper: the search, the scores, the times, and the traps of the toolkit."""
+"""Decoding with Whisper: languages, silence, adapters, the n-gram, and a kill in the middle."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from transformers import GenerationMixin, WhisperForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import WhisperForConditionalGeneration
 
 from manifests import Utterance, part_path, read_manifest, read_nbest, write_rows
 from systems.config import load_config
 from systems.guard import Window, read_windows
 from systems.stream import Ranked
-from systems.whisper.attention import SHARED
 from systems.whisper.config import WhisperConfig
 from systems.whisper.decoder import WhisperDecoder
-from systems.whisper.features import log_mel
-from systems.whisper.rescore import force, median_filter
-from systems.whisper.search import Heard, SearchConfig, beam_search
 from systems.whisper.system import WhisperSystem
 
 WINDOW = 2.0
-
-
-def decoder(checkpoint: Path, *overrides: str, lm: Path | None = None) -> WhisperDecoder:
-    config = load_config(WhisperConfig, None, [f"window={WINDOW}", "device=cpu", *overrides])
-    return WhisperDecoder(config, str(checkpoint), lm)
+Load = Callable[..., WhisperDecoder]
 
 
 @pytest.fixture(scope="module")
-def windows(tone_corpus: Any) -> list[Window]:
-    rows = [row for row in read_manifest(tone_corpus.dev) if row.text]
-    return [window for row in rows[:8] for window in read_windows(row, WINDOW)]
-
-
-@pytest.fixture(scope="module")
-def loaded(trained_whisper: Path) -> WhisperDecoder:
-    return decoder(trained_whisper)
+def loaded(trained_whisper: Path, whisper_decoder: Load) -> WhisperDecoder:
+    return whisper_decoder(trained_whisper)
 
 
 def texts(heard: Sequence[Sequence[Ranked]]) -> list[list[str]]:
     return [[ranked.hypothesis.text for ranked in one] for one in heard]
-
-
-@pytest.mark.parametrize(
-    ("beams", "penalty", "limit"), [(1, 1.0, 20), (5, 1.0, 20), (3, 0.0, 12), (4, 2.0, 7)]
-)
-@pytest.mark.parametrize("which", ["trained_whisper", "tiny_whisper"])
-def test_the_search_is_that_of_transformers(
-    which: str,
-    beams: int,
-    penalty: float,
-    limit: int,
-    windows: list[Window],
-    request: pytest.FixtureRequest,
-) -> None:
-    """The same n-best with the same scores, though the work is done once per utterance."""
-    loaded = decoder(request.getfixturevalue(which))
-    with torch.inference_mode():
-        found, sequences, ranks = search_twice(loaded, windows, beams, penalty, limit)
-    flat = [hypothesis for heard in found for hypothesis in heard.found]
-    assert len(flat) == beams * len(windows)
-    for index, hypothesis in enumerate(flat):
-        tokens = list(itertools.takewhile(lambda t: t != loaded.tokens.eos, sequences[index]))
-        assert list(hypothesis.tokens) == tokens
-        if beams > 1:
-            assert hypothesis.rank == pytest.approx(ranks[index], abs=1e-4)
-    if beams > 1:  # the trap of generate(): the best once for every hypothesis asked for
-        assert all(len({one.tokens for one in heard.found}) == beams for heard in found)
-
-
-def search_twice(
-    loaded: WhisperDecoder, windows: Sequence[Window], beams: int, penalty: float, limit: int
-) -> tuple[list[Heard], list[list[int]], list[float]]:
-    """Return our search's result, and the sequences and scores of transformers'."""
-    model, generation = loaded.model, loaded.model.generation_config
-    prompts, encoded = loaded._prompts(windows), loaded._encode(windows, WINDOW)
-    found = beam_search(
-        model,
-        encoded.cache(),
-        prompts,
-        torch.full((len(windows),), limit),
-        SearchConfig(
-            beams=beams,
-            length_penalty=penalty,
-            eos=loaded.tokens.eos,
-            suppress=tuple(generation.suppress_tokens),
-            begin_suppress=tuple(generation.begin_suppress_tokens),
-        ),
-        sot_index=0,
-        no_speech=loaded.tokens.no_speech,
-    )
-    extractor = loaded.processor.feature_extractor
-    features = log_mel([window.samples for window in windows], extractor, model.device)
-    model.set_attn_implementation("sdpa")
-    expected = GenerationMixin.generate(
-        model,
-        encoder_outputs=BaseModelOutput(model.model.encoder(features).last_hidden_state),
-        decoder_input_ids=prompts,
-        num_beams=beams,
-        num_return_sequences=beams,
-        max_new_tokens=limit,
-        length_penalty=penalty,
-        output_scores=True,
-        return_dict_in_generate=True,
-    )
-    ranks = expected.sequences_scores.tolist() if beams > 1 else []
-    return found, expected.sequences[:, prompts.shape[1] :].tolist(), ranks
-
-
-def test_forced_scores_equal_searched_ones(loaded: WhisperDecoder, windows: list[Window]) -> None:
-    """Sum of token log-probabilities, end of text included, not divided by the length."""
-    heard = loaded.decode_batch(windows, WINDOW)
-    compared = 0
-    for one in heard:
-        for ranked in one:
-            tokens = loaded.tokens.encode(ranked.hypothesis.text)
-            assert ranked.hypothesis.score is not None
-            # Another spelling of the same text scores otherwise; the usual one is the rule.
-            if math.isclose(ranked.hypothesis.score, ranked.rank * (len(tokens) + 1), abs_tol=2e-3):
-                compared += 1
-    assert compared > 0.8 * sum(map(len, heard))
-
-
-def test_scores_without_the_second_pass_are_the_same(
-    trained_whisper: Path, loaded: WhisperDecoder, windows: list[Window]
-) -> None:
-    quick = decoder(trained_whisper, "decode.word_times=false").decode_batch(windows, WINDOW)
-    full = loaded.decode_batch(windows, WINDOW)
-    assert texts(quick) == texts(full)
-    for one, other in zip(itertools.chain(*quick), itertools.chain(*full), strict=True):
-        assert one.hypothesis.words is None
-        assert one.hypothesis.score == pytest.approx(other.hypothesis.score, abs=2e-3)
-
-
-def test_decoding_leaves_the_model_as_it_was(loaded: WhisperDecoder, windows: list[Window]) -> None:
-    """transformers' beam search repeats the encoder outputs in place, more with every call."""
-    with torch.inference_mode():
-        encoded = loaded._encode(windows, WINDOW)
-        shapes = [keys.shape for keys, _ in encoded._layers]
-        prompts = loaded._prompts(windows)
-        first = loaded._search(windows, prompts, encoded)
-        assert loaded._search(windows, prompts, encoded) == first
-        assert [keys.shape for keys, _ in encoded._layers] == shapes
-    assert loaded.decode_batch(windows, WINDOW) == loaded.decode_batch(windows, WINDOW)
-    assert loaded.model.config._attn_implementation == SHARED
-    assert not any(
-        layer.encoder_attn._forward_pre_hooks for layer in loaded.model.model.decoder.layers
-    )
-
-
-def test_no_neighbour_changes_a_result(loaded: WhisperDecoder, windows: list[Window]) -> None:
-    together = loaded.decode_batch(windows, WINDOW)
-    alone = [loaded.decode_batch([window], WINDOW)[0] for window in windows]
-    assert texts(together) == texts(alone)
-
-
-def test_features_are_the_extractors(loaded: WhisperDecoder, windows: list[Window]) -> None:
-    samples = [window.samples for window in windows]
-    extractor = loaded.processor.feature_extractor
-    ours = log_mel(samples, extractor, loaded.model.device)
-    theirs = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
-    assert torch.allclose(ours, theirs, atol=1e-4)
-    with pytest.raises(ValueError, match="must have at most"):  # the extractor would cut it off
-        log_mel([np.zeros(16_000 * 3, np.float32)], extractor, loaded.model.device)
-
-
-@torch.inference_mode()
-def test_forcing_sees_the_probabilities_and_attention_of_the_plain_model(
-    trained_whisper: Path, loaded: WhisperDecoder, windows: list[Window]
-) -> None:
-    loaded = decoder(trained_whisper)
-    few = windows[:3]
-    tokens = [
-        [loaded.tokens.encode(text) for text in (window.utterance.text or "", "a two")]
-        for window in few
-    ]
-    prompts, encoded = loaded._prompts(few), loaded._encode(few, WINDOW)
-    positions = [math.ceil(window.seconds * 50) for window in few]
-    seen: list[torch.Tensor] = []
-
-    import systems.whisper.rescore as rescore
-
-    plain = rescore._attention
-    rescore._attention = lambda *args: seen.append(plain(*args)) or seen[-1]  # type: ignore[func-returns-value]
-    try:
-        forced = force(loaded.model, encoded.cache(), prompts, tokens, positions)
-    finally:
-        rescore._attention = plain
-    model: WhisperForConditionalGeneration = loaded.model
-    model.set_attn_implementation("eager")
-    extractor = loaded.processor.feature_extractor
-    for index, window in enumerate(few):
-        features = log_mel([window.samples], extractor, model.device)
-        for which, ids in enumerate(tokens[index]):
-            labels = torch.tensor([*ids, loaded.tokens.eos])
-            inputs = torch.cat((prompts[index], labels[:-1]))[None]
-            output = model(
-                input_features=features, decoder_input_ids=inputs, output_attentions=True
-            )
-            log_probs = output.logits[0, prompts.shape[1] - 1 :].log_softmax(-1)
-            expected = log_probs.gather(1, labels[:, None])[:, 0]
-            assert forced[index][which].log_probs == pytest.approx(expected.numpy(), abs=1e-4)
-            heads = model.generation_config.alignment_heads
-            weights = torch.stack(
-                [output.cross_attentions[layer][0, head] for layer, head in heads]
-            )
-            weights = weights[..., : positions[index]]
-            weights = weights / weights.sum(-1, keepdim=True)
-            got = seen[index][which][:, : weights.shape[1]]
-            assert torch.allclose(got, weights, atol=1e-4)
-            starts = forced[index][which].starts
-            assert starts is not None
-            assert len(starts) == len(labels)
-            assert (np.diff(starts) >= 0).all()
-
-
-def test_the_median_network_is_a_median() -> None:
-    values = torch.randn(3, 4, 5, 40)
-    padded = torch.nn.functional.pad(values.flatten(0, 2)[None], (3, 3), mode="reflect")[0]
-    expected = padded.unfold(-1, 7, 1).median(-1).values.view(values.shape)
-    assert torch.equal(median_filter(values), expected)
 
 
 def test_texts_of_others_are_scored_in_their_order(
@@ -266,15 +69,17 @@ def test_texts_are_scored_by_utterance(trained_whisper: Path, tone_corpus: Any) 
     assert scored["missing"].error
 
 
-def test_language_task_and_prompt(trained_whisper: Path, windows: list[Window]) -> None:
-    plain = decoder(trained_whisper)
+def test_language_task_and_prompt(
+    trained_whisper: Path, windows: list[Window], whisper_decoder: Load
+) -> None:
+    plain = whisper_decoder(trained_whisper)
     ids = plain.processor.tokenizer.convert_tokens_to_ids
     assert plain.tokens.prefix("en", "transcribe") == list(plain.processor.tokenizer.prefix_tokens)
     assert plain.tokens.prefix("German", "translate")[1:3] == [ids("<|de|>"), ids("<|translate|>")]
     assert plain.tokens.prefix("pt-BR", "transcribe")[1] == ids("<|pt|>")
     with pytest.raises(ValueError, match="language is 'xx', must be one of"):
         plain.tokens.prefix("xx", "transcribe")
-    prompted = decoder(trained_whisper, "decode.prompt=I goed home")
+    prompted = whisper_decoder(trained_whisper, "decode.prompt=I goed home")
     heard = prompted.decode_batch(windows, WINDOW)
     row = prompted._prompts(windows)[0].tolist()
     assert row[0] == ids("<|startofprev|>")
@@ -296,21 +101,23 @@ def test_a_bad_language_costs_one_utterance(trained_whisper: Path, tone_corpus: 
     assert [bool(heard[row.utt_id].error) for row in rows] == [False, False, True, False, False]
 
 
-def test_a_bad_language_of_all_is_refused_at_once(trained_whisper: Path) -> None:
+def test_a_bad_language_of_all_is_refused_at_once(
+    trained_whisper: Path, whisper_decoder: Load
+) -> None:
     with pytest.raises(ValueError, match="language is 'klingon', must be one of: "):
-        decoder(trained_whisper, "decode.language=klingon")
+        whisper_decoder(trained_whisper, "decode.language=klingon")
 
 
 def test_silence_by_the_models_own_word(
-    trained_whisper: Path, windows: list[Window], tone_corpus: Any
+    trained_whisper: Path, windows: list[Window], tone_corpus: Any, whisper_decoder: Load
 ) -> None:
     """What it learned from clips without words, though the search may not end at once."""
     silent = next(row for row in read_manifest(tone_corpus.dev) if not row.text)
     (quiet,) = read_windows(silent, WINDOW, silence_dbfs=-90.0)
     assert not quiet.silent
-    (heard,) = decoder(trained_whisper).decode_batch([quiet], WINDOW)
+    (heard,) = whisper_decoder(trained_whisper).decode_batch([quiet], WINDOW)
     assert texts([heard]) == [[""]]
-    never = decoder(trained_whisper, "decode.no_speech_threshold=1")
+    never = whisper_decoder(trained_whisper, "decode.no_speech_threshold=1")
     assert all(one[0] for one in texts(never.decode_batch(windows, WINDOW)))
 
 
@@ -329,7 +136,7 @@ def test_word_tokens_spell_the_text(loaded: WhisperDecoder) -> None:
 
 
 def test_an_adapter_decodes_as_its_merged_model(
-    trained_whisper: Path, windows: list[Window], tmp_path: Path
+    trained_whisper: Path, windows: list[Window], tmp_path: Path, whisper_decoder: Load
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
@@ -340,21 +147,21 @@ def test_an_adapter_decodes_as_its_merged_model(
     )
     adapted.save_pretrained(tmp_path / "adapter")
     merged = tmp_path / "merged"
-    loaded = decoder(trained_whisper)
+    loaded = whisper_decoder(trained_whisper)
     loaded.processor.save_pretrained(tmp_path / "adapter")
     loaded.processor.feature_extractor.save_pretrained(tmp_path / "adapter")
     adapted.merge_and_unload().save_pretrained(merged)
     loaded.processor.save_pretrained(merged)
     loaded.processor.feature_extractor.save_pretrained(merged)
     loaded.model.generation_config.save_pretrained(merged)
-    one = decoder(tmp_path / "adapter").decode_batch(windows, WINDOW)
-    other = decoder(merged).decode_batch(windows, WINDOW)
+    one = whisper_decoder(tmp_path / "adapter").decode_batch(windows, WINDOW)
+    other = whisper_decoder(merged).decode_batch(windows, WINDOW)
     assert texts(one) == texts(other)
     assert texts(one) != texts(loaded.decode_batch(windows, WINDOW))
 
 
 def test_generation_keys_survive_a_config_that_transformers_drops_them_from(
-    trained_whisper: Path, windows: list[Window], tmp_path: Path
+    trained_whisper: Path, windows: list[Window], tmp_path: Path, whisper_decoder: Load
 ) -> None:
     import shutil
 
@@ -363,15 +170,15 @@ def test_generation_keys_survive_a_config_that_transformers_drops_them_from(
     path = copy / "generation_config.json"
     keys = json.loads(path.read_text())
     path.write_text(json.dumps({**keys, "_from_model_config": True}))
-    before = decoder(trained_whisper)
-    after = decoder(copy)
+    before = whisper_decoder(trained_whisper)
+    after = whisper_decoder(copy)
     assert after._prompts(windows).tolist() == before._prompts(windows).tolist()
     assert after._prompts(windows).shape[1] == 4
     assert texts(after.decode_batch(windows, WINDOW)) == texts(before.decode_batch(windows, WINDOW))
 
 
 def test_an_ngram_moves_the_search_and_is_told_apart(
-    trained_whisper: Path, windows: list[Window], tmp_path: Path
+    trained_whisper: Path, windows: list[Window], tmp_path: Path, whisper_decoder: Load
 ) -> None:
     from lm.ngram import NGram
 
@@ -381,8 +188,8 @@ def test_an_ngram_moves_the_search_and_is_told_apart(
     unigrams = ["-99\t<s>\t0", "-1\t</s>", "-3\t<unk>", *lines]
     body = f"\\data\\\nngram 1={len(unigrams)}\nngram 2=1\n\n\\1-grams:\n" + "\n".join(unigrams)
     arpa.write_text(body + "\n\n\\2-grams:\n-0.1\t<s> saw\n\n\\end\\\n")
-    plain = decoder(trained_whisper).decode_batch(windows, WINDOW)
-    fused = decoder(
+    plain = whisper_decoder(trained_whisper).decode_batch(windows, WINDOW)
+    fused = whisper_decoder(
         trained_whisper,
         "decode.alpha=4",
         "decode.max_repeats=0",
@@ -409,9 +216,9 @@ def test_an_ngram_moves_the_search_and_is_told_apart(
             assert ranked.rank == pytest.approx(total / tokens, rel=0.02, abs=0.02)
 
 
-def test_nbest_cannot_exceed_the_beams(trained_whisper: Path) -> None:
+def test_nbest_cannot_exceed_the_beams(trained_whisper: Path, whisper_decoder: Load) -> None:
     with pytest.raises(ValueError, match="nbest is 9, must lie between 1 and beams"):
-        decoder(trained_whisper, "decode.nbest=9")
+        whisper_decoder(trained_whisper, "decode.nbest=9")
 
 
 def command(checkpoint: Path, manifest: Path, out: Path, *more: str) -> list[str]:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from manifests.jsonl import read_rows, write_rows
 from manifests.rows import Utterance
+from systems.lock import OnlyOne
 from systems.record import read_record
 from systems.train import main
 from systems.whisper.checkpoint import load_model
@@ -129,6 +130,9 @@ def test_a_killed_run_goes_on_where_it_was(adapted, trained_whisper, tone_corpus
     deadline = time.monotonic() + 300
     while not is_whole(state) and time.monotonic() < deadline and run.poll() is None:
         time.sleep(0.01)
+    run.send_signal(signal.SIGSTOP)
+    with pytest.raises(ValueError, match="exp: another process is writing it"):
+        OnlyOne(exp / "lock", exp)
     run.send_signal(signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL, run.stderr.read().decode()[-2000:]
     assert not (exp / "final").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -79,6 +80,25 @@ def test_a_death_after_the_last_row_loses_nothing(tmp_path: Path) -> None:
         journal.publish(["a", "b"], {})
     assert [one.utt_id for one in read_nbest(out)] == ["a", "b"]
     assert not list(tmp_path.glob("*.ordered"))
+
+
+def test_a_full_disk_is_named_and_what_was_written_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "h.jsonl"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill() -> None:
+        with Journal(out, ORIGIN) as journal:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+            for index in range(100):
+                journal.add(row(f"u{index}"))
+
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*h\.jsonl\.part'"):
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with Journal(out, ORIGIN) as journal:
+        assert journal.done == {"u0", "u1", "u2"}
 
 
 def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
