@@ -15,7 +15,6 @@ from fusion.variants import Lexicon, variants
 from fusion.voting.combine import fuse
 from fusion.voting.vote import VoteOptions
 from lm.ngram import NGram
-from lm.train import train
 from manifests import Hypothesis, NBest, Utterance, write_rows
 
 SAID = [
@@ -30,11 +29,8 @@ HABITS = {"any one": "anyone", "theatre": "theater", "mister": "mr", "grey": "gr
 
 
 @pytest.fixture(scope="module")
-def ngram(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("arcs")
-    (folder / "text").write_text("\n".join(SAID * 30))
-    train([folder / "text"], folder / "lm", order=3)
-    return NGram(folder / "lm")
+def ngram(make_ngram):
+    return NGram(make_ngram(SAID * 30))
 
 
 def written(said, rng):

@@ -17,7 +17,6 @@ from lm.causal import CausalLm, windows
 from lm.model import CausalOptions, open_lm
 from lm.ngram import NGram
 from lm.rescore import main as rescore
-from lm.train import train
 from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
 from recipes.tiny_gpt2 import Gpt2Settings, build, main
 
@@ -154,22 +153,20 @@ def test_what_is_no_whole_causal_model_is_refused(folder, tmp_path):
         open_lm(tmp_path / "empty")
 
 
-def test_any_model_is_opened_by_its_folder(folder, tmp_path):
-    (tmp_path / "text").write_text("\n".join(SENTENCES))
-    train([tmp_path / "text"], tmp_path / "ngram", order=3)
-    ngram = open_lm(tmp_path / "ngram")
+def test_any_model_is_opened_by_its_folder(folder, make_ngram):
+    place = make_ngram(SENTENCES)
+    ngram = open_lm(place)
     assert isinstance(ngram, NGram)
     assert ngram.score_texts(["The cat!", ""]) == [
         ngram.score_text("the cat"),
         ngram.score_text(""),
     ]
-    assert isinstance(open_lm(tmp_path / "ngram" / "lm.binary"), NGram)
+    assert isinstance(open_lm(place / "lm.binary"), NGram)
     assert isinstance(open_lm(str(folder), CPU), CausalLm)
 
 
-def test_lists_are_rescored_with_an_ngram_and_a_causal_model_at_once(folder, tmp_path):
-    (tmp_path / "text").write_text("\n".join(SENTENCES))
-    train([tmp_path / "text"], tmp_path / "ngram", order=3)
+def test_lists_are_rescored_with_an_ngram_and_a_causal_model_at_once(folder, tmp_path, make_ngram):
+    place = make_ngram(SENTENCES)
     texts = ["mat the on sat cat the", "the cat sat on the mat", "the cat sat on"]
     hyps = tuple(Hypothesis(text=text, score=-1.0 - n) for n, text in enumerate(texts))
     write_rows(tmp_path / "h.jsonl", [NBest(utt_id="a", system="s", hyps=hyps)])
@@ -178,11 +175,11 @@ def test_lists_are_rescored_with_an_ngram_and_a_causal_model_at_once(folder, tmp
     )
     write_rows(tmp_path / "dev.jsonl", [row])
     lists, out = str(tmp_path / "h.jsonl"), str(tmp_path / "r.jsonl")
-    both = ["--lm", str(tmp_path / "ngram"), "--lm", str(folder), "--device", "cpu"]
+    both = ["--lm", str(place), "--lm", str(folder), "--device", "cpu"]
     assert rescore([lists, *both, "--out", out, "--alpha", "0.5", "0.25"]) == 0
     (found,) = read_nbest(tmp_path / "r.jsonl")
     assert found.best.text == texts[1]
-    ngram, causal = open_lm(tmp_path / "ngram"), open_lm(folder, CPU)
+    ngram, causal = open_lm(place), open_lm(folder, CPU)
     (one,), (other,) = ngram.score_texts([texts[1]]), causal.score_texts([texts[1]])
     assert found.best.lm_score == pytest.approx((0.5 * one + 0.25 * other) / 0.75)
     dev = ["--tune-on", lists, "--ref", str(tmp_path / "dev.jsonl")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.mended_pyctcdecode import decode_beams
-from lm.train import train
 from systems.ctc_beam import Job, likely
 from systems.ctc_config import CtcConfig
 from systems.ctc_scorer import WordScorer
@@ -23,11 +23,8 @@ TEXTS = ["a cat goed to a cat", "cats goed", "to to a", "a dog goed", "oats to a
 
 
 @pytest.fixture(scope="module")
-def ngram(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lm")
-    (folder / "text.txt").write_text("\n".join(TEXTS * 3) + "\n", encoding="utf-8")
-    train([folder / "text.txt"], folder / "lm", order=3)
-    return folder / "lm"
+def ngram(make_ngram: Callable[[Sequence[str]], Path]) -> Path:
+    return make_ngram(TEXTS * 3)
 
 
 def random_scores(seed: int, frames: int, size: int, spread: float) -> np.ndarray:

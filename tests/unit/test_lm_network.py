@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from lm import NGram
 from lm.network import best_ways, rescore_networks, tune_networks
 from lm.ngram import words_of
-from lm.train import train
 from lm.weights import Weights, word_errors
 from manifests import Arc, WordNetwork
 
@@ -20,11 +19,8 @@ SENTENCES = ["the cat sat on the mat", "the dog sat on the cat", "a dog goed hom
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("network")
-    (folder / "text").write_text("\n".join(SENTENCES))
-    train([folder / "text"], folder / "lm", order=3)
-    return folder / "lm"
+def folder(make_ngram):
+    return make_ngram(SENTENCES)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from lm import NGram
 from lm.ngram import words_of
-from lm.train import train
 from manifests import normalize_text
 
 TEXT = """the cat sat on the mat
@@ -22,11 +21,8 @@ twenty-one dogs and a cat
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ngram")
-    (folder / "text").write_text(TEXT)
-    train([folder / "text"], folder / "lm", order=3)
-    return folder / "lm"
+def folder(make_ngram):
+    return make_ngram(TEXT.splitlines())
 
 
 @pytest.fixture(scope="module")

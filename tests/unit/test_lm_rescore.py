@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from lm import NGram
 from lm.ngram import words_of
 from lm.rescore import main, rescore, rescore_file
-from lm.train import train
 from lm.weights import Weights, read_references, tune, word_errors
 from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
 
@@ -24,11 +23,8 @@ SENTENCES = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rescore")
-    (folder / "text").write_text("\n".join(SENTENCES))
-    train([folder / "text"], folder / "lm", order=3)
-    return folder / "lm"
+def folder(make_ngram):
+    return make_ngram(SENTENCES)
 
 
 @pytest.fixture(scope="module")

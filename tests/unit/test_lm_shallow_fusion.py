@@ -12,7 +12,6 @@ from tokenizers.pre_tokenizers import ByteLevel
 from lm import NGram, WordFusionProcessor
 from lm.ngram import words_of
 from lm.shallow_fusion import token_bytes
-from lm.train import train
 
 G = "\u0120"  # how byte-level BPE writes a space
 E_ACUTE = ("\u00c3", "\u00a9")  # the two bytes of an accented e, as two tokens
@@ -28,13 +27,9 @@ ALPHA, BETA = 0.7, 1.3
 
 
 @pytest.fixture(scope="module")
-def ngram(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fusion")
-    (folder / "text").write_text(
-        "the cat goed home\nthe dog's cat\ntwenty-one dogs\nthe caf\u00e9\n"
-    )
-    train([folder / "text"], folder / "lm", order=3)
-    return NGram(folder / "lm")
+def ngram(make_ngram):
+    texts = ["the cat goed home", "the dog's cat", "twenty-one dogs", "the caf\u00e9"]
+    return NGram(make_ngram(texts))
 
 
 def make(ngram, **options):

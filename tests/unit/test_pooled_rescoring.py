@@ -17,7 +17,6 @@ from fusion.rescore import Rescoring, main, tune_rescoring
 from fusion.tuning.climb import development
 from fusion.tuning.mbr_search import MbrSearch
 from lm import NGram
-from lm.train import train
 from lm.weights import Weights
 from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
 from scoring.counts import count_errors
@@ -29,11 +28,8 @@ SENTENCES = [f"{one} {verb} {thing}" for one in SUBJECTS for verb in VERBS for t
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pooled")
-    (folder / "text").write_text("\n".join(SENTENCES * 3))
-    train([folder / "text"], folder / "lm", order=3)
-    return folder / "lm"
+def folder(make_ngram):
+    return make_ngram(SENTENCES * 3)
 
 
 def corpus(utterances=60, speakers=6, seed=1):

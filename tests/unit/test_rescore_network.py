@@ -11,7 +11,6 @@ from fusion.rescore_network import main, tune_network_rescoring
 from fusion.voting.combine import fuse
 from lm import NGram
 from lm.network import tune_networks
-from lm.train import train
 from lm.weights import Weights
 from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
 from scoring.metric import count_word_errors
@@ -22,11 +21,8 @@ WORDS = sorted({word for sentence in SENTENCES for word in sentence.split()})
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("networks")
-    (folder / "text").write_text("\n".join(SENTENCES * 3))
-    train([folder / "text"], folder / "lm", order=3)
-    return folder / "lm"
+def folder(make_ngram):
+    return make_ngram(SENTENCES * 3)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from fusion.voting.hearings import Heard, heard_hypotheses
 from fusion.voting.network import build_networks
 from fusion.voting.tokens import scored
 from fusion.voting.vote import VoteOptions, cast_votes
+from lm import NGram
 from manifests import Hypothesis, NBest, Word, write_rows
 
 WORDS = st.sampled_from(
@@ -219,14 +220,8 @@ def test_lists_vote_by_their_posteriors():
     assert posteriors([Hypothesis(text="a", score=-800.0)] * 2, 1.0) == [0.5, 0.5]
 
 
-def test_an_ngram_breaks_ties(tmp_path):
-    from lm.ngram import NGram
-    from lm.train import train
-
-    corpus = tmp_path / "text"
-    corpus.write_text("the cat sat on the mat\nthe dog sat\n" * 20)
-    train([corpus], tmp_path / "lm", order=3)
-    ngram = NGram(tmp_path / "lm")
+def test_an_ngram_breaks_ties(make_ngram):
+    ngram = NGram(make_ngram(["the cat sat on the mat", "the dog sat"] * 20))
     assert text("the cat", "the zat", ngram=ngram) == "the cat"
     assert text("the zat", "the cat", ngram=ngram) == "the cat"
 
