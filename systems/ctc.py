@@ -12,9 +12,11 @@ Neither changes what it finds (a repeated blank only adds to every beam's score)
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +34,8 @@ from systems.stream import Ranked
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 _NEVER = -1e4
 """ln probability of a token that must not be heard; finite, since its gradient is never asked."""
@@ -213,13 +217,17 @@ class CtcDecoder:
         )
 
     def _search_all(self, jobs: Sequence[Job]) -> list[list[Beam]]:
-        if self._pool is None or len(jobs) < _FEW:
-            if self._search is None:
-                self._search = BeamSearch(*self._searched_with())
-            return [self._search(job) for job in jobs]
-        # Utterances of one batch are about equally long: a few large parts for each process.
-        part = max(1, len(jobs) // (4 * self._processes))
-        return list(self._pool.map(_search_one, jobs, chunksize=part))
+        if self._pool is not None and len(jobs) >= _FEW:
+            # Utterances of one batch are about equally long: a few large parts for each process.
+            part = max(1, len(jobs) // (4 * self._processes))
+            try:
+                return list(self._pool.map(_search_one, jobs, chunksize=part))
+            except BrokenProcessPool:  # and it stays broken: every batch to come would fail
+                log.warning("a search process died (of memory?), going on without any")
+                self.__exit__()
+        if self._search is None:
+            self._search = BeamSearch(*self._searched_with())
+        return [self._search(job) for job in jobs]
 
     def _searched_with(self) -> tuple[list[str], bool, CtcConfig, Path | None]:
         return self._tokens, self._subwords, self._config, self._lm
