@@ -31,11 +31,18 @@ from manifests.faults import (
 )
 from manifests.probe import audio_fault, probe_all
 from manifests.progress import bars_wanted
-from manifests.rows import NBest, Row, Seconds, Utterance
+from manifests.rows import NBest, Rejected, Row, Seconds, Utterance, WordNetwork
 
 _CHUNK = 4096  # rows whose audio is looked at together
 
-ROW_TYPES: dict[str, type[Row]] = {"utterance": Utterance, "nbest": NBest}
+ROW_TYPES: dict[str, type[Row]] = {
+    "utterance": Utterance,
+    "nbest": NBest,
+    "network": WordNetwork,
+    "rejected": Rejected,  # lists of what was quarantined, dropped or repaired
+}
+# The field that only rows of a type have.
+_TELLING: dict[str, type[Row]] = {"hyps": NBest, "slots": WordNetwork, "reason": Rejected}
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +97,7 @@ def validate(
 
 
 def guess_row_type(path: Path) -> type[Row]:
-    """Return the type of the first row that is an object: `NBest` if it has "hyps"."""
+    """Return the type of the first row that is an object, `Utterance` if nothing tells."""
     with path.open("rb") as lines:
         for line in islice(lines, _CHUNK):
             try:
@@ -98,7 +105,7 @@ def guess_row_type(path: Path) -> type[Row]:
             except JSON_ERRORS:
                 continue
             if isinstance(raw, dict):
-                return NBest if "hyps" in raw else Utterance
+                return next((_TELLING[key] for key in raw if key in _TELLING), Utterance)
     return Utterance
 
 
@@ -151,7 +158,7 @@ class _Scan:
             except JSON_ERRORS:
                 faults, values = examine(line, self._row_type)
                 row = _Loose(**{key: values.get(key) for key in _Loose._fields})
-            if row.utt_id is not None:
+            if row.utt_id is not None and self._row_type is not Rejected:
                 self._check_repeat(row.utt_id, number, faults)
             if is_utterance:
                 if row.text is not None and not row.text.strip():

@@ -104,13 +104,16 @@ def run_sclite_times(pairs: Sequence[Pair], system: str, folder: Path) -> Sclite
     return _read_sums(folder, name, {pair.utterance.utt_id: pair for pair in pairs}, "file")
 
 
-def plain_words(words: Iterable[str]) -> list[str]:
+def plain_words(words: Sequence[str]) -> list[str]:
     """Return words that sclite takes as they are: no mark-up (full-width twins instead), not long.
 
     >>> plain_words(["(um)", "and/or"])
     ['\\uff08um\\uff09', 'and\\uff0for']
     """
-    plain = (word.translate(_MARKUP) for word in words)
+    # All at once: word by word it took a tenth of a report's time.
+    plain = " ".join(words).translate(_MARKUP).split(" ") if words else []
+    if max(map(len, plain), default=0) <= _LONGEST:
+        return plain
     return [word if len(word) <= _LONGEST else digest_id(word, word) for word in plain]
 
 

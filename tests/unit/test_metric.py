@@ -196,6 +196,14 @@ def test_both_ways_of_drawing_have_the_bootstrap_distribution(distinct: int) -> 
     assert sums[:, 0].var() == pytest.approx(count * values.var(), rel=0.1)
 
 
+@pytest.mark.parametrize("columns", [1, 2, 3, 5])
+def test_columns_are_drawn_together(columns: int) -> None:
+    """All columns of a replicate are sums over the same rows, as drawn one by one."""
+    units = np.random.default_rng(0).integers(1 << 20, size=(300, columns))
+    picks = np.random.default_rng(7).integers(300, size=(50, 300), dtype=np.int32)
+    assert (resample(units, 50, seed=7) == units[picks].sum(axis=1)).all()
+
+
 def test_interval_is_seeded_and_needs_two_speakers() -> None:
     units = np.array([[1, 10], [3, 10], [5, 10]])
     assert wer_interval(units, 500) == wer_interval(units, 500)

@@ -124,6 +124,18 @@ class TestRows:
             "4: word ends at 1 s, before its start 2 s",
         ]
 
+    def test_lists_and_networks(self, corpus: Any, tmp_path: Path) -> None:
+        """All files beside a manifest pass, so `validate DIR/*.jsonl` tells of what is wrong."""
+        listed = {"place": "m.jsonl:3", "reason": "row repeats line 1", "utt_id": "a"}
+        lost = corpus.rows(tmp_path / "m.dropped.jsonl", listed, listed, {"place": 1, "reason": ""})
+        assert messages(lost) == ["3: place is 1, must be `str`, not `int`"]
+        arcs = [{"text": "a", "share": 2}]
+        network = {"utt_id": "a", "system": "rover", "slots": [arcs]}
+        path = corpus.rows(tmp_path / "n.jsonl", network, network | {"utt_id": "A", "slots": []})
+        first, second = messages(path)
+        assert first == "1: share is 2, must lie in [0, 1]"
+        assert second.startswith("2: utt_id is 'A', must be unique")
+
     def test_a_file_without_rows_is_sound(self, tmp_path: Path) -> None:
         path = tmp_path / "none.jsonl"
         path.touch()
