@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,9 @@ from manifests import Hypothesis, NBest, Word, write_rows
 from scoring.sctk import sctk_command
 
 ROOT = Path(__file__).parents[1]
-VOCABULARY = [f"w{number}" for number in range(5000)]
+# Words of three syllables, none of them a number: the scorer takes numbers apart.
+SYLLABLES = ["".join(letters) for letters in product("bdfgklmnprstvz", "aeiou")]
+VOCABULARY = random.Random(0).sample(["".join(w) for w in product(SYLLABLES, repeat=3)], 5000)
 WORDS = 8
 RULE = ("avgconf", "0.5", "0.3")  # method, alpha, null confidence
 
@@ -64,7 +67,7 @@ def members_of(draw: random.Random, members: int) -> list[list[Heard]]:
                     Heard(draw.choice(VOCABULARY), round(start + 0.2, 2), round(draw.random(), 3))
                 )
         # Rover stops at an utterance without words.
-        heard.append(words or [Heard("w0", 0.2, 0.5)])
+        heard.append(words or [Heard(VOCABULARY[0], 0.2, 0.5)])
     return heard
 
 

@@ -9,16 +9,17 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 AnyInts = NDArray[np.integer[Any]]
+Counts = NDArray[np.integer[Any]] | NDArray[np.floating[Any]]  # whole numbers, whatever the type
 
 
-def offsets(counts: AnyInts) -> Ints:
+def offsets(counts: Counts) -> Ints:
     """Return where rows of ``counts`` entries begin, and behind them where the last one ends.
 
     >>> offsets(np.array([2, 0, 3])).tolist()
     [0, 2, 2, 5]
     """
     found = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=found[1:])
+    found[1:] = np.cumsum(counts)
     return found
 
 

@@ -7,10 +7,11 @@ members' together; the rest is done in batches, by several processes where there
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
@@ -66,10 +67,55 @@ def read_batches(paths: Sequence[Path], *, one_channel: bool = False) -> Iterato
     channels where only ``one_channel`` can be told.
     """
     size = max(1, min(_BATCH, _ROWS // len(paths)))
-    utterances = meet([_once(path, one_channel) for path in paths])
-    while batch := list(islice(utterances, size)):
-        members = zip(*[records for _, records in batch], strict=True)
-        yield Batch([name for name, _ in batch], [_part(records) for records in members])
+    with ExitStack() as files:
+        if any(map(is_ctm, paths)):
+            readers = [_once(path, read_ctm_records(path), set(), one_channel) for path in paths]
+        else:
+            opened = [files.enter_context(Path(path).open("rb")) for path in paths]
+            readers = yield from _side_by_side(paths, opened, size)
+        utterances = meet(readers)
+        while batch := list(islice(utterances, size)):
+            members = zip(*[records for _, records in batch], strict=True)
+            yield Batch([name for name, _ in batch], [_part(records) for records in members])
+
+
+def _side_by_side(
+    paths: Sequence[Path], files: Sequence[BinaryIO], size: int
+) -> Generator[Batch, None, list[Iterator[tuple[str, Record]]]]:
+    """Yield batches while all files have the same utterances; return readers of what is left."""
+    seen: set[bytes] = set()
+    begins = [0] * len(files)
+    while True:
+        blocks = [list(islice(file, size)) for file in files]
+        names = _plain_names(blocks[0])
+        new = set(names)
+        if (
+            not names
+            or len(new) < len(names)
+            or not seen.isdisjoint(new)
+            or any(_plain_names(lines) != names for lines in blocks[1:])
+        ):
+            return [
+                _once(
+                    path,
+                    read_nbest_records(path, chain(lines, file), begin),
+                    {name.decode() for name in seen},
+                )
+                for path, lines, file, begin in zip(paths, blocks, files, begins, strict=True)
+            ]
+        seen |= new
+        parts = []
+        for n, lines in enumerate(blocks):
+            lengths = list(map(len, lines))
+            *offsets, begins[n] = accumulate(lengths, initial=begins[n])
+            parts.append(Part(b"".join(lines), offsets, lengths))
+        yield Batch(b" ".join(names).decode().split(), parts)
+
+
+def _plain_names(lines: Sequence[bytes]) -> list[bytes]:
+    """Return the ids in rows that begin as rows mostly do; none if one does not."""
+    found = list(map(_PLAIN_ID.match, lines))
+    return [] if None in found else [match[1] for match in found if match]
 
 
 def _part(records: Sequence[Member]) -> Part:
@@ -85,15 +131,19 @@ def is_ctm(path: Path) -> bool:
     return Path(path).suffix.lower() == ".ctm"
 
 
-def _once(path: Path, one_channel: bool) -> Iterator[tuple[str, Record]]:
-    seen: set[str] = set()
-    ctm = is_ctm(path)
-    for named in read_ctm_records(path) if ctm else read_nbest_records(path):
+def _once(
+    path: Path,
+    records: Iterable[tuple[str, Record]],
+    seen: set[str],
+    one_channel: bool = False,
+) -> Iterator[tuple[str, Record]]:
+    """Yield the records of a file; ValueError where it has an utterance again."""
+    for named in records:
         name, (offset, _) = named
         if name in seen:
             raise bad_row(path, offset, f"utterance {name} comes twice, must come in one piece")
         seen.add(name)
-        if one_channel and ctm:
+        if one_channel:
             file = name.split()[0]
             if file in seen:
                 raise bad_row(path, offset, f"{file} has two channels, must have one")
@@ -116,20 +166,20 @@ class _Id(msgspec.Struct):
     utt_id: str
 
 
-def read_nbest_records(path: Path) -> Iterator[tuple[str, Record]]:
-    """Stream the rows of a file of `NBest`; nothing but the utterance's id is checked yet."""
+def read_nbest_records(
+    path: Path, lines: Iterable[bytes], offset: int
+) -> Iterator[tuple[str, Record]]:
+    """Stream rows of `NBest`, from ``offset`` on; only the utterance's id is checked yet."""
     decode = msgspec.json.Decoder(_Id).decode
-    offset = 0
-    with Path(path).open("rb") as lines:
-        for line in lines:
-            plain = _PLAIN_ID.match(line)
-            try:
-                name = plain[1].decode() if plain else decode(line).utt_id
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                faults = examine(line, NBest).faults or [str(error)]
-                raise bad_row(path, offset, faults[0]) from None
-            yield name, (offset, line)
-            offset += len(line)
+    for line in lines:
+        plain = _PLAIN_ID.match(line)
+        try:
+            name = plain[1].decode() if plain else decode(line).utt_id
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            faults = examine(line, NBest).faults or [str(error)]
+            raise bad_row(path, offset, faults[0]) from None
+        yield name, (offset, line)
+        offset += len(line)
 
 
 def read_ctm_records(path: Path) -> Iterator[tuple[str, Record]]:

@@ -91,18 +91,26 @@ def normalize_english(text: str) -> str:
     >>> normalize_english("Um, he's got colour\\u2014 twenty-one of them!")
     'he has got color 21 of them'
     """
-    normalizer = _normalizer()
     lower = text.lower()
-    if _PLAIN.fullmatch(lower):
-        words = lower.translate(_TO_SPACE).split()
-        if _special_words().isdisjoint(words):
-            spelling = normalizer.standardize_spellings.mapping
-            return " ".join([spelling.get(word, word) for word in words])
+    plain = _plain(lower)
+    if plain is not None:
+        return plain
     if _PARTED.fullmatch(lower):
         done = [_part(part) for part in _parts(lower.split())]
         if None not in done:
             return " ".join(filter(None, done))
-    return normalizer(text).strip()
+    return _normalizer()(text).strip()
+
+
+def _plain(lower: str) -> str | None:
+    """Return a sentence of plain words as it is compared; None if it is not one."""
+    if not _PLAIN.fullmatch(lower):
+        return None
+    words = lower.translate(_TO_SPACE).split()
+    if not _special_words().isdisjoint(words):
+        return None
+    spelling = _normalizer().standardize_spellings.mapping
+    return " ".join([spelling.get(word, word) for word in words])
 
 
 def words_stand_alone(text: str) -> bool:
@@ -139,7 +147,12 @@ def _starts_anew(word: str) -> bool:
     letters = _LETTERS.match(word)
     # "n't" is cut off: "onen't" is "one not".
     heads = {letters[0], letters[0].removesuffix("n")} if letters else {""}
-    return heads.isdisjoint(_JOINED | _special_words() | {""})
+    return heads.isdisjoint(_reached_over())
+
+
+@cache
+def _reached_over() -> frozenset[str]:
+    return _JOINED | _special_words() | {""}
 
 
 @lru_cache(maxsize=1 << 17)
@@ -150,5 +163,6 @@ def _part(part: str) -> str | None:
     """
     if "half" in part:
         return None
-    done = _normalizer()(part).strip()
+    plain = _plain(part)
+    done = _normalizer()(part).strip() if plain is None else plain
     return done if _NO_SYMBOLS.fullmatch(done) else None

@@ -40,16 +40,15 @@ def best_hypotheses(
     written = _written(networks, heard, way)
     chosen = _heaviest(written.spelling, votes.weight, lexicon.width)
     parts = _well_scored(chosen, way, lexicon, space)
-    extent = np.append(lexicon.extent, 1)[parts.spelling]
-    texts = _texts(parts, extent, way, lexicon)
+    extent = parts.extent(lexicon)
+    texts = _texts(parts, way, lexicon)
     sure = np.repeat(_sure(parts, way, lexicon), extent).tolist()
     times = _times(parts, extent, written, heard.listed)
     words = [
         Word(text=text, start=start, end=end, confidence=confidence)
         for text, start, end, confidence in zip(texts, *times, sure, strict=True)
     ]
-    counts = np.bincount(parts.utterance, extent, len(way.score)).astype(np.int64)
-    begins = offsets(counts).tolist()
+    begins = offsets(np.bincount(parts.utterance, extent, len(way.score))).tolist()
     for first, last, score in zip(begins[:-1], begins[1:], way.score.tolist(), strict=True):
         text = " ".join(texts[first:last])
         yield Hypothesis(text=text, score=score, words=tuple(words[first:last]))
@@ -150,27 +149,28 @@ class _Parts:
     place: Ints  # (X,) of the first of its keys
     spelling: Ints  # (X,) number in the lexicon; -1: the key itself is written
 
+    def extent(self, lexicon: Lexicon) -> Ints:
+        """Return the number of words of each, (X,)."""
+        found: Ints = np.append(lexicon.extent, 1)[self.spelling]
+        return found
+
 
 def _well_scored(chosen: Ints, way: _Way, lexicon: Lexicon, space: Space) -> _Parts:
     """Return the chosen spellings; keys themselves where those would be scored as others."""
     parts = _parts(chosen, way, lexicon)
-    unsure = np.unique(parts.utterance[~np.append(lexicon.free, False)[parts.spelling]])
-    begin, end = (np.searchsorted(parts.utterance, unsure, side) for side in ("left", "right"))
+    doubtful = np.zeros(chosen.shape[1], np.bool_)
+    doubtful[parts.utterance[~np.append(lexicon.free, False)[parts.spelling]]] = True
+    own = doubtful[parts.utterance]
+    asked = _Parts(parts.utterance[own], parts.place[own], parts.spelling[own])
+    texts = _texts(asked, way, lexicon)
+    begins = offsets(np.bincount(asked.utterance, asked.extent(lexicon), len(doubtful)))
     worse = []
-    for b, first, last in zip(unsure.tolist(), begin.tolist(), end.tolist(), strict=True):
-        keys = [lexicon.keys[key] for key in way.key[:, b].tolist() if key]
-        text = " ".join(
-            keys[place] if n < 0 else " ".join(lexicon.spellings[n].words)
-            for place, n in zip(
-                parts.place[first:last].tolist(), parts.spelling[first:last].tolist(), strict=True
-            )
-        )
-        if not scored_well(text, keys, space):
+    for b in np.flatnonzero(doubtful).tolist():
+        keys = [key for key in lexicon.keys[way.key[:, b]].tolist() if key]
+        if not scored_well(" ".join(texts[begins[b] : begins[b + 1]]), keys, space):
             worse.append(b)
-    if not worse:
-        return parts
     chosen[:, worse] = -1
-    return _parts(chosen, way, lexicon)
+    return _parts(chosen, way, lexicon) if worse else parts
 
 
 def _parts(chosen: Ints, way: _Way, lexicon: Lexicon) -> _Parts:
@@ -184,15 +184,16 @@ def _parts(chosen: Ints, way: _Way, lexicon: Lexicon) -> _Parts:
     return _Parts(utterance, places, chosen[places, utterance])
 
 
-def _texts(parts: _Parts, extent: Ints, way: _Way, lexicon: Lexicon) -> list[str]:
+def _texts(parts: _Parts, way: _Way, lexicon: Lexicon) -> list[str]:
     """Return the words of all parts."""
+    extent = parts.extent(lexicon)
     texts = np.empty(extent.sum(), object)
     written = parts.spelling >= 0
     words = ranges(offsets(lexicon.extent)[parts.spelling], extent)
     known = np.repeat(written, extent)
     texts[known] = lexicon.words[words[known]]
     keys = way.key[parts.place[~written], parts.utterance[~written]]
-    texts[~known] = [lexicon.keys[key] for key in keys.tolist()]
+    texts[~known] = lexicon.keys[keys]
     return list(texts)
 
 

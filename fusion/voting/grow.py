@@ -7,7 +7,6 @@ integers, so a batch gives each of its utterances what it would get alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from fusion.voting.likeness import likeness
 Ints = NDArray[np.int64]
 AnyInts = NDArray[np.integer[Any]]
 Words = NDArray[np.int32]
+Texts = NDArray[np.object_]
 
 # In hundredths of what a word against no word costs. Words that share no letter cost more than
 # a deletion but less than a deletion and an insertion; most pairs lie between 70 and 130.
@@ -27,7 +27,7 @@ _CELLS = 1 << 23  # of the largest array
 
 
 def grow(
-    words: Words, weights: Words, counts: AnyInts, keys: Sequence[str]
+    words: Words, weights: Words, counts: AnyInts, keys: Texts
 ) -> tuple[Words, NDArray[np.int32]]:
     """Return the table (U, S, B) of what each sequence says in each slot, and the slots (B,).
 
@@ -40,16 +40,18 @@ def grow(
     found = [(np.flatnonzero(stand), words[:, : int(slots[stand].max(initial=0)), stand])]
     rest = np.flatnonzero(~stand)
     rest = rest[np.argsort(counts[rest], kind="stable")]
-    local, vocabulary = _local(words[..., rest])
-    size = max(1, _CELLS // max(1, len(vocabulary)) ** 2)
+    before, behind = _shared(words[..., rest], lengths[:, rest], counts[rest])
+    local, vocabulary = _local(_middle(words[..., rest], lengths[:, rest], before, behind))
+    size = max(1, _CELLS // len(vocabulary) ** 2)
     for first in range(0, len(rest), size):
         some = slice(first, first + size)
         part = rest[some]
         costs = _costs(vocabulary[:, some], keys)
         network = _Network(local[..., some], weights[:, part], counts[part], costs)
-        slots[part] = network.slots
-        said = network.table()
-        found.append((part, vocabulary[said, np.arange(first, first + len(part))]))
+        said = vocabulary[network.table(), np.arange(first, first + len(part))]
+        whole = _whole(words[0][:, part], said, before[some], network.slots, behind[some])
+        slots[part] = before[some] + network.slots + behind[some]
+        found.append((part, whole))
     longest = max(said.shape[1] for _, said in found)
     table = np.zeros((len(words), longest, words.shape[2]), np.int32)
     for utterances, said in found:
@@ -76,6 +78,57 @@ def _stand_as_they_are(
     return stand
 
 
+def _shared(words: Words, lengths: Words, counts: AnyInts) -> tuple[Words, Words]:
+    """Return how many first and last words meet their likes in all sequences, (B,) each.
+
+    At the end that is always the cheapest way, and the one that is taken of several; at the
+    beginning only where none of those words comes again.
+    """
+    count, longest, batch = words.shape
+    absent = np.arange(count)[:, None] >= counts
+    place = np.arange(longest)[:, None]
+    least = np.where(absent, longest, lengths).min(axis=0, initial=longest)
+
+    def alike(words: Words) -> Words:
+        same = ((words == words[0]) | absent[:, None]).all(axis=0) & (place < least)
+        shared: Words = np.logical_and.accumulate(same, axis=0).sum(axis=0, dtype=np.int32)
+        return shared
+
+    last = np.take_along_axis(words, np.maximum(lengths[:, None] - 1 - place, 0), axis=1)
+    behind = alike(last)
+    before = np.minimum(alike(words), least.astype(np.int32) - behind)
+    inside = (place >= before) & (place < (lengths - behind)[:, None])
+    again = np.zeros(batch, np.bool_)
+    for n in range(before.max(initial=0)):
+        again |= (n < before) & (inside & (words == words[0, n])).any(axis=(0, 1))
+    before[again] = 0
+    return before, behind
+
+
+def _middle(words: Words, lengths: Words, before: Words, behind: Words) -> Words:
+    """Return words (U, J, B) without the first and the last ones."""
+    left = np.maximum(lengths - before - behind, 0)
+    place = np.arange(left.max(initial=0))[:, None]
+    at = np.minimum(place + before, max(words.shape[1] - 1, 0))
+    return np.where(place < left[:, None], np.take_along_axis(words, at[None], axis=1), 0).astype(
+        np.int32
+    )
+
+
+def _whole(words: Words, said: Words, before: Words, slots: Words, behind: Words) -> Words:
+    """Return a table (U, S, B) of the middle with the words (J, B) that all say around it."""
+    place = np.arange(int((before + slots + behind).max()))[:, None]
+    total = before + slots + behind
+    lengths = (words > 0).sum(axis=0)
+    # Words of the first sequence: those before the middle, then those behind it.
+    outer = np.where(place < before, place, place - total + lengths)
+    around = np.take_along_axis(words, np.clip(outer, 0, len(words) - 1), axis=0)
+    inner = np.clip(place - before, 0, max(said.shape[1] - 1, 0))
+    within = np.take_along_axis(said, inner[None], axis=1)
+    table = np.where((place >= before) & (place < before + slots), within, around)
+    return np.where(place < total, table, 0).astype(np.int32)
+
+
 def _local(words: Words) -> tuple[Words, Words]:
     """Return words (U, J, B) as numbers within each utterance, and what they mean, (V, B).
 
@@ -95,7 +148,7 @@ def _local(words: Words) -> tuple[Words, Words]:
     return np.ascontiguousarray(local[:, 1:].T).reshape(words.shape), vocabulary
 
 
-def _costs(vocabulary: Words, keys: Sequence[str]) -> Words:
+def _costs(vocabulary: Words, keys: Texts) -> Words:
     """Return what one word costs against another, (B, V, V)."""
     size, batch = vocabulary.shape
     costs = np.zeros((batch, size, size), np.int32)

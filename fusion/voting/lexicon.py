@@ -31,19 +31,19 @@ class Spelling(NamedTuple):
 
     words: tuple[str, ...]
     keys: Keys
+    free: bool  # compared by them whatever stands beside it
 
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
     """What the numbers of a batch mean."""
 
-    keys: tuple[str, ...]  # "" is the first
-    spellings: tuple[Spelling, ...]
+    keys: NDArray[np.object_]  # "" is the first
     width: Ints  # (number of spellings,) of each, in keys
     flat: NDArray[np.int32]  # the numbers of their keys, end to end
     extent: Ints  # of each spelling, in words
     words: NDArray[np.object_]  # those of all spellings, end to end
-    free: NDArray[np.bool_]  # compared by its keys whatever stands beside it
+    free: NDArray[np.bool_]  # see `Spelling`
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ class Spelled:
 
 def spelled(texts: Sequence[str], space: Space) -> Spelled:
     """Return what texts say, as numbers."""
-    book = _Book(space)
+    numbers = _Numbers(space)
     words = [text.split() for text in texts]
     counts = np.fromiter(map(len, words), np.int64, len(words))
     flat = list(chain.from_iterable(words))
-    number = np.fromiter(map(book.words.__getitem__, flat), np.int64, len(flat))
+    number = np.fromiter(map(numbers.__getitem__, flat), np.int64, len(flat))
     whole = np.zeros(len(texts), np.bool_)  # texts that have to be looked at as a whole
     whole[np.repeat(np.arange(len(texts)), counts)[number == _NOT_ALONE]] = True
     if space == "scorer" and " ".join(flat) != " ".join(filter(None, texts)):
@@ -87,9 +87,9 @@ def spelled(texts: Sequence[str], space: Space) -> Spelled:
     spelling[easy] = number[kept]
     first[easy] = (np.arange(len(flat)) - np.repeat(offsets(counts)[:-1], counts))[kept]
     cut = list(chain.from_iterable(units.values()))
-    spelling[~easy] = [book.of_unit(unit) for unit in cut]
+    spelling[~easy] = [numbers.of(_of_unit(unit, space)) for unit in cut]
     first[~easy] = [unit.first for unit in cut]
-    lexicon, rank = _sorted(book)
+    lexicon, rank = _sorted(list(numbers.spellings))
     spelling = rank[spelling]
     # Words that are scored as nothing are no spelling of anything.
     said = lexicon.width[spelling] > 0
@@ -103,71 +103,55 @@ def spelled(texts: Sequence[str], space: Space) -> Spelled:
     )
 
 
-def _sorted(book: _Book) -> tuple[Lexicon, Ints]:
-    """Return what was numbered in its final order, and the final number of each number."""
-    known = list(book.numbers)
-    order = sorted(range(len(known)), key=known.__getitem__)
-    spellings = tuple([known[n] for n in order])
-    keys = ("", *sorted({key for one in spellings for key in one.keys}))
-    place = {key: n for n, key in enumerate(keys)}
+def _sorted(known: Sequence[Spelling]) -> tuple[Lexicon, Ints]:
+    """Return the lexicon of spellings in any order, and the number there of each."""
+    # By words, then by width: sorting twice takes a third of the time of sorting pairs.
+    order = sorted(range(len(known)), key=[len(one.keys) for one in known].__getitem__)
+    order.sort(key=[one.words for one in known].__getitem__)
+    words, keys, free = zip(*[known[n] for n in order], strict=True) if known else ((), (), ())
+    texts = ("", *sorted(set(chain.from_iterable(keys))))
+    place = {key: n for n, key in enumerate(texts)}
     rank = np.zeros(len(known), np.int64)
     rank[order] = np.arange(len(known))
     lexicon = Lexicon(
-        keys=keys,
-        spellings=spellings,
-        width=np.array([len(one.keys) for one in spellings], np.int64),
-        flat=np.array([place[key] for one in spellings for key in one.keys], np.int32),
-        extent=np.array([len(one.words) for one in spellings], np.int64),
-        words=np.array([word for one in spellings for word in one.words], object),
-        free=np.array([_free(one, book.space) for one in spellings], np.bool_),
+        keys=np.array(texts, object),
+        width=np.array(list(map(len, keys)), np.int64),
+        flat=np.array(list(map(place.__getitem__, chain.from_iterable(keys))), np.int32),
+        extent=np.array(list(map(len, words)), np.int64),
+        words=np.array(list(chain.from_iterable(words)), object),
+        free=np.array(free, np.bool_),
     )
     return lexicon, rank
 
 
-class _Book:
-    """Numbers in the order in which spellings come."""
+class _Numbers(dict[str, int]):
+    """The number of each word that stands alone, in the order in which spellings come."""
 
     def __init__(self, space: Space) -> None:
-        self.space = space
-        self.numbers: dict[Spelling, int] = {}
-        self.words = _Words(self)
-
-    def of_word(self, word: str) -> int:
-        """Return the number of a word that stands alone."""
-        keys = _alone(word, self.space)
-        return _NOT_ALONE if keys is None else self._number(Spelling((straighten(word),), keys))
-
-    def of_unit(self, unit: Unit) -> int:
-        return self._number(Spelling(unit.words, unit.keys))
-
-    def _number(self, spelling: Spelling) -> int:
-        return self.numbers.setdefault(spelling, len(self.numbers))
-
-
-class _Words(dict[str, int]):
-    def __init__(self, book: _Book) -> None:
         super().__init__()
-        self._book = book
+        self._space = space
+        self.spellings: dict[Spelling, int] = {}
 
     def __missing__(self, word: str) -> int:
-        number = self[word] = self._book.of_word(word)
-        return number
+        spelling = _alone(word, self._space)
+        self[word] = _NOT_ALONE if spelling is None else self.of(spelling)
+        return self[word]
+
+    def of(self, spelling: Spelling) -> int:
+        """Return the number of any spelling."""
+        return self.spellings.setdefault(spelling, len(self.spellings))
 
 
 @lru_cache(maxsize=1 << 17)
-def _alone(word: str, space: Space) -> Keys | None:
-    """Return the keys of a word, None if they may depend on what stands beside it."""
-    if space == "words":
-        return (scored(word, space),)
+def _alone(word: str, space: Space) -> Spelling | None:
+    """Return how a word is compared, None if that may depend on what stands beside it."""
     # After another word, for the first of a text may be one that no other may.
-    return tuple(scored(word, space).split()) if words_stand_alone(f"a {word}") else None
+    if space == "scorer" and not words_stand_alone(f"a {word}"):
+        return None
+    return Spelling((straighten(word),), tuple(scored(word, space).split()), free=True)
 
 
-def _free(spelling: Spelling, space: Space) -> bool:
-    keys: list[str] = []
-    for word in spelling.words:
-        alone = _alone(word, space)
-        if alone is None:
-            return False
-        keys += alone
-    return tuple(keys) == spelling.keys
+def _of_unit(unit: Unit, space: Space) -> Spelling:
+    alone = [_alone(word, space) for word in unit.words]
+    keys = chain.from_iterable(one.keys for one in alone if one is not None)
+    return Spelling(unit.words, unit.keys, None not in alone and tuple(keys) == unit.keys)

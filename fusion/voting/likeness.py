@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from rapidfuzz.process import cpdist
 Ints = NDArray[np.int64]
 AnyInts = NDArray[np.integer[Any]]
 Words = NDArray[np.int32]
+Texts = NDArray[np.object_]
 
 _NONE = -1
 
@@ -32,7 +32,7 @@ class Rivals:
     alike: NDArray[np.uint8]  # (K, K, D) in hundredths; 0 between a word and none
 
 
-def rivals(table: Words, slots: AnyInts, counts: AnyInts, keys: Sequence[str]) -> Rivals:
+def rivals(table: Words, slots: AnyInts, counts: AnyInts, keys: Texts) -> Rivals:
     """Return where rows of a table (U, S, B) differ; utterances have ``slots`` and ``counts``."""
     there = np.arange(len(table))[:, None] < counts
     differs = ((table != table[0]) & there[:, None]).any(axis=0)
@@ -66,12 +66,11 @@ def _arcs(said: Words, there: NDArray[np.bool_]) -> tuple[Ints, Words]:
     return arc, word[: max(1, int(count.max(initial=0)))]
 
 
-def likeness(keys: Sequence[str], one: AnyInts, other: AnyInts) -> NDArray[np.uint8]:
+def likeness(keys: Texts, one: AnyInts, other: AnyInts) -> NDArray[np.uint8]:
     """Return how alike the words of each pair are spelled (Jaro-Winkler), in hundredths."""
-    here, there = [[keys[n] for n in words.tolist()] for words in (one, other)]
     found: NDArray[np.uint8] = cpdist(
-        here,
-        there,
+        keys[one],
+        keys[other],
         scorer=JaroWinkler.normalized_similarity,
         score_multiplier=100,
         dtype=np.uint8,

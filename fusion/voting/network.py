@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.int32]
+Texts = NDArray[np.object_]
 
 _WEIGHT = 1024  # what the weights of an utterance's sequences are scaled to
 _CELLS = 1 << 22  # of the largest array of a batch
@@ -41,7 +42,7 @@ class Networks:
     the hypotheses, sorted by their sequences (-1: none), ``row`` (N, B) their rows in the table.
     """
 
-    keys: tuple[str, ...]  # what the numbers mean; "" is the first
+    keys: Texts  # what the numbers mean; "" is the first
     table: Words
     slots: NDArray[np.int32]  # (B,) how many there are
     voter: Ints
@@ -65,6 +66,7 @@ def build_networks(heard: Hearings, *, equal: bool = False) -> Iterator[tuple[In
 
     A sequence counts as much as all who say it, or, where it is to be ``equal``, as any other.
     """
+    keys = heard.spelled.lexicon.keys
     for group in _groups(heard):
         counts = heard.begins[group + 1] - heard.begins[group]
         hyps = ranges(heard.begins[group], counts)
@@ -73,10 +75,10 @@ def build_networks(heard: Hearings, *, equal: bool = False) -> Iterator[tuple[In
         sequences = _different(heard, hyps, utterance, weight, equal=equal)
         rank = _order(sequences)
         words, weights = _arrays(sequences, rank)
-        table, slots = grow(words, weights, np.diff(sequences.begins), heard.spelled.lexicon.keys)
+        different = np.diff(sequences.begins)
+        table, slots = grow(words, weights, different, keys)
         voter, row = _voters(hyps, utterance, rank[sequences.of], counts)
-        keys = heard.spelled.lexicon.keys
-        found = rivals(table, slots, np.diff(sequences.begins), keys)
+        found = rivals(table, slots, different, keys)
         yield group, Networks(keys, table, slots, voter, row, found)
 
 

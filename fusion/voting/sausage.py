@@ -39,7 +39,7 @@ class Sausage:
         said = networks.table[rows, : networks.slots[b], b]
         # Words as numbers of this utterance alone: the batch knows thousands.
         used, local = np.unique(np.append(said, 0), return_inverse=True)
-        self.vocabulary = tuple([networks.keys[word] for word in used.tolist()])
+        self.vocabulary = tuple(networks.keys[used].tolist())
         self.said: list[list[int]] = [row.tolist() for row in local[:-1].reshape(said.shape)]
         self.weight = votes.weight[:, b].tolist()
         # Of each slot: words with their shares, best first, and those that are the best.

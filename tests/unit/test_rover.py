@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import fusion.records
+from fusion.calibration import Calibration, MemberCalibration, write_calibration
 from fusion.nist.columns import NULL, Vocabulary
 from fusion.nist.ctm_columns import _any_fields, _same_fields, has_confidences
 from fusion.nist.rule import Rule
@@ -26,7 +27,7 @@ from fusion.records import Part, read_batches, read_ctm_records
 from fusion.rover import main, rover
 from fusion.voting.combine import fuse
 from fusion.voting.vote import VoteOptions
-from manifests import Hypothesis, NBest, Word, read_nbest, write_rows
+from manifests import Hypothesis, NBest, RowError, Word, read_nbest, write_rows
 
 
 def row(
@@ -355,6 +356,39 @@ def test_a_bad_line_is_named(
     assert not out.exists()
 
 
+def calibration(**members: tuple[float, float]) -> Calibration:
+    """Of members without a curve: what their words are worth, and their null words."""
+    return Calibration(
+        members=tuple(
+            MemberCalibration(
+                name=name, words=9, accuracy=word, curve=None, null=null, null_slots=9
+            )
+            for name, (word, null) in members.items()
+        )
+    )
+
+
+def test_confidences_and_gaps_mean_what_calibration_says(tmp_path: Path) -> None:
+    a, b, c = (tmp_path / f"{name}.jsonl" for name in "abc")
+    write_rows(a, [row("u", "one more", [1.0, 1.0])])
+    write_rows(b, [row("u", "one", [0.1])])
+    asked, files = tmp_path / "c.json", [str(a), str(b)]
+    write_calibration(asked, calibration(a=(0.6, 0.5), b=(0.5, 0.7), c=(0.1, 0.1)))
+    command = [*files, "--out", str(c), "--method", "avgconf", "--alpha", "0"]
+    for extra, expected in (
+        ([], "one more"),
+        (["--calibration", str(asked)], "one"),
+        (["--calibration", str(asked), "--null-conf", "0.4"], "one more"),
+    ):
+        assert main([*command, *extra]) == 0
+        assert [one.best.text for one in read_nbest(c)] == [expected]
+    # Whoever is named first; and both ways to read the files: with networks rows are read whole.
+    for order in (files, files[::-1]):
+        networks = ["--networks", str(tmp_path / "n.jsonl"), "--calibration", str(asked)]
+        assert main([*order, *command[2:], *networks]) == 0
+        assert [one.best.text for one in read_nbest(c)] == ["one"]
+
+
 USER_ERRORS = [
     (["a.ctm", "b.jsonl", "--exact"], "must be of one kind"),
     (["missing.jsonl"], "missing.jsonl"),
@@ -362,6 +396,14 @@ USER_ERRORS = [
     (["a.jsonl", "--exact", "--hyps", "2"], "--hyps is 2, must be 1 with --exact"),
     (["a.jsonl", "--method", "maxconf"], "--method is maxconf, must be freq or avgconf"),
     (["a.jsonl", "--alpha", "0.5"], "--alpha is 0.5, needs --method avgconf"),
+    (["a.jsonl", "--null-conf", "0.5"], "--null-conf is 0.5, needs --method avgconf"),
+    (["a.jsonl", "--calibration", "c.json"], "--calibration is c.json, needs --method avgconf"),
+    (
+        ["a.jsonl", "--method", "avgconf", "--calibration", "c.json"],
+        "a: has no calibration, must be one of b",
+    ),
+    (["a.jsonl", "--method", "avgconf", "--calibration", "a.jsonl"], "a.jsonl: is no calibration"),
+    (["a.jsonl", "--exact", "--calibration", "c.json"], "--exact does not have it"),
     (["a.jsonl", "--weights", "1", "2"], "must be as many as members"),
     (["plain.jsonl", "--exact", "--out", "x.ctm"], "u: word 'x' has no time, CTM needs both times"),
     (["two.ctm", "--exact"], "two.ctm:2: u has two channels, must have one"),
@@ -382,6 +424,7 @@ def test_a_user_error_is_one_line(
     write_rows(Path("plain.jsonl"), [row("u", "x")])
     written(Path("a.ctm"), "u 1 0 1 x 1\n")
     written(Path("two.ctm"), "u 1 0 1 x 1\nu 2 0 1 x 1\n")
+    write_calibration(Path("c.json"), calibration(b=(0.5, 0.5)))
     assert main(["--out", "out.jsonl", *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fusion.rover: ")
@@ -406,6 +449,38 @@ def test_only_one_batch_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     # Of many members less.
     monkeypatch.setattr(fusion.records, "_ROWS", 12)
     assert len(next(read_batches(members(tmp_path, rows, rows))).names) == 6
+
+
+def test_files_may_part_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole blocks of files that go side by side are read as one, then row by row."""
+    monkeypatch.setattr(fusion.records, "_BATCH", 4)
+    ids = [f"u{n}" for n in range(20)]
+    for gap in range(len(ids)):
+        others = [one for one in ids if one != f"u{gap}"]
+        paths = members(tmp_path, [row(u, u) for u in ids], [row(u, u) for u in others])
+        heard = {}
+        for batch in read_batches(paths):
+            records = zip(*[part.records() for part in batch.parts], strict=True)
+            heard |= dict(zip(batch.names, records, strict=True))
+        assert len(heard) == len(ids)
+        for name, records in heard.items():
+            lines = [record and record[1] for record in records]
+            assert (lines[1] is None) == (name == f"u{gap}")
+            for path, record in zip(paths, records, strict=True):
+                if record:
+                    data = path.read_bytes()[record[0] :]
+                    assert data.startswith(record[1])
+                    assert f'"{name}"'.encode() in record[1]
+
+
+@pytest.mark.parametrize("again", [1, 5, 9])
+def test_an_utterance_that_comes_again_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int
+) -> None:
+    monkeypatch.setattr(fusion.records, "_BATCH", 4)
+    rows = [row(f"u{n}", "x") for n in range(11)] + [row(f"u{again}", "x")]
+    with pytest.raises(RowError, match=rf"m0\.jsonl:12: utterance u{again} comes twice"):
+        list(read_batches(members(tmp_path, rows, rows)))
 
 
 def whoami(task: int) -> tuple[int, int]:
