@@ -32,11 +32,13 @@ import msgspec
 
 from fusion.nist.rule import METHODS, Rule
 from fusion.parallel import collect_rarely, in_order, processors
+from fusion.pool import member_names
 from fusion.records import Written, is_ctm, read_batches
 from manifests import RowWriter
 from manifests.formats.lines import write_lines
 
 if TYPE_CHECKING:
+    from fusion.calibration import Calibration
     from fusion.nist.exact_batch import ExactBatch
     from fusion.voting.vote import VoteOptions
     from fusion.voting.vote_batch import VoteBatch
@@ -56,16 +58,20 @@ def rover(
     hyps: int = 1,
     networks: Path | None = None,
     lm: Path | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Fuse files into ``out``; a `Rule` asks for NIST's rover, `VoteOptions` for the default.
 
     ``jobs`` processes work (0: one for each processor). In the default mode a row holds the
     ``hyps`` best transcripts, ``networks`` is where the alternatives of each utterance are kept
-    (`manifests.WordNetwork`), and the n-gram in the folder ``lm`` breaks ties. `RowError` and
+    (`manifests.WordNetwork`), the n-gram in the folder ``lm`` breaks ties, and ``calibration``, by
+    the names of the files, says what confidences mean. `RowError` and
     ValueError where the files are bad or do not fit, OSError where they cannot be read.
     """
     batches = read_batches(hypotheses, one_channel=not is_ctm(out))
-    fuse = _fuser(tuple(hypotheses), out, options, hyps, networks is not None, lm)
+    if calibration is not None:
+        options, calibration = _calibrated(hypotheses, options, calibration)
+    fuse = _fuser(tuple(hypotheses), out, options, hyps, networks is not None, lm, calibration)
     made = {"members": hypotheses, "options": msgspec.to_builtins(options), "lm": lm}
     results = in_order(fuse, batches, jobs or processors())
     with ExitStack() as files:
@@ -78,6 +84,21 @@ def rover(
         writer = files.enter_context(RowWriter(out, meta=made))
         for lines, _ in results:
             writer.write_lines(lines)
+
+
+def _calibrated(
+    hypotheses: Sequence[Path], options: VoteOptions | Rule | None, calibration: Calibration
+) -> tuple[VoteOptions, Calibration]:
+    """Return the members' calibration, and options with their null words' where none is given."""
+    from fusion.voting.vote import VoteOptions
+
+    if isinstance(options, Rule):
+        raise ValueError("a calibration is given, NIST's rover does not have it")
+    of_members = calibration.of(member_names(hypotheses))
+    asked = options or VoteOptions()
+    if asked.null_confidence is None:
+        asked = msgspec.structs.replace(asked, null_confidence=of_members.nulls)
+    return asked, of_members
 
 
 def _aside(results: Iterator[Written], alternatives: RowWriter) -> Iterator[Written]:
@@ -93,22 +114,23 @@ def _fuser(
     hyps: int,
     networks: bool,
     lm: Path | None,
+    calibration: Calibration | None,
 ) -> ExactBatch | VoteBatch:
     """Return what fuses a batch; only what it needs is loaded."""
     if len({is_ctm(path) for path in paths}) > 1:
         raise ValueError(f"{paths[0]}: and others are CTM and JSON Lines, must be of one kind")
+    # Before processes fork, or each would load it.
+    import_module("pyarrow.csv" if is_ctm(paths[0]) else "pyarrow.json")
     if isinstance(options, Rule):
         from fusion.nist.ctm_columns import has_confidences
         from fusion.nist.exact_batch import ExactBatch
 
-        # Before processes fork, or each would load it.
-        import_module("pyarrow.csv" if is_ctm(paths[0]) else "pyarrow.json")
         graded = tuple(is_ctm(path) and has_confidences(path) for path in paths)
         return ExactBatch(paths, is_ctm(out), options, graded)
     from fusion.voting.vote import VoteOptions
     from fusion.voting.vote_batch import VoteBatch
 
-    return VoteBatch(paths, is_ctm(out), options or VoteOptions(), hyps, networks, lm)
+    return VoteBatch(paths, is_ctm(out), options or VoteOptions(), hyps, networks, lm, calibration)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,6 +156,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     default = parser.add_argument_group("only without --exact")
     add = default.add_argument
     add("--weights", type=float, nargs="+", metavar="W", help="of the members, in their order")
+    add(
+        "--calibration",
+        type=Path,
+        metavar="C.json",
+        help="of fusion.calibrate: what confidences mean, and what the null word's is",
+    )
     add("--agreement", type=int, metavar="P", help="power of a voter's agreement with the others")
     add("--nbest", type=int, metavar="N", help="hypotheses of each member that vote")
     add("--nbest-scale", type=float, metavar="S", help="of scores that become posteriors")
@@ -155,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             hyps=args.hyps,
             networks=args.networks,
             lm=args.lm,
+            calibration=None if args.calibration is None else _read(args.calibration),
         )
     except (OSError, ValueError, BrokenExecutor) as error:
         print(f"fusion.rover: {error}", file=sys.stderr)
@@ -163,9 +192,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _read(path: Path) -> Calibration:
+    from fusion.calibration import read_calibration
+
+    return read_calibration(path)
+
+
 def _rule(args: argparse.Namespace) -> Rule:
     """Return NIST's options; ValueError for one that rover does not have."""
-    for name in ("weights", "agreement", "nbest", "nbest_scale", "lm", "networks"):
+    for name in ("weights", "agreement", "nbest", "nbest_scale", "lm", "networks", "calibration"):
         if getattr(args, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} is given, --exact does not have it")
     if args.hyps != 1:
@@ -182,8 +217,10 @@ def _vote_options(args: argparse.Namespace) -> VoteOptions:
 
     if args.method not in _VOTED:
         raise ValueError(f"--method is {args.method}, must be {' or '.join(_VOTED)}, or --exact")
-    if args.method == "freq" and args.alpha is not None:
-        raise ValueError(f"--alpha is {args.alpha:g}, needs --method avgconf")
+    for name in ("alpha", "null_conf", "calibration"):
+        if args.method == "freq" and getattr(args, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} is {getattr(args, name)}, needs --method avgconf")
     given = {
         "alpha": _ALPHA if args.method == "avgconf" and args.alpha is None else args.alpha,
         "null_confidence": args.null_conf,

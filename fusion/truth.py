@@ -59,33 +59,6 @@ def words_right(hyp: Hypothesis, truth: Sequence[str]) -> list[bool | None]:
     return verdict
 
 
-def count_nulls(
-    heard: Sequence[Sequence[Hypothesis | None]], truths: Sequence[Sequence[str]], members: int
-) -> tuple[Floats, Floats]:
-    """Count for each member the words that another has and it has not, and how many are wrong.
-
-    A word is wrong there when no word was said: an insertion. Where it stands for another word
-    that was said (a substitution), leaving it out would be an error too.
-    """
-    import numpy as np
-
-    slots, right = np.zeros(members), np.zeros(members)
-    for best, truth in zip(heard, truths, strict=True):
-        texts = [None if hyp is None else normalize_english(hyp.text).split() for hyp in best]
-        if all(text == texts[0] for text in texts):
-            continue
-        for other in texts:
-            if other is None:
-                continue
-            inserted = {at for kind, _, at in edits(truth, other) if kind == "insert"}
-            for m, mine in enumerate(texts):
-                if mine is not None and mine != other:
-                    missing = [at for kind, at, _ in edits(other, mine) if kind == "delete"]
-                    slots[m] += len(missing)
-                    right[m] += sum(at in inserted for at in missing)
-    return slots, right
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """What each of M members made of B ballots, in words as the scorer counts them."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from fusion.calibrate import Calibration, fit_calibration
+from fusion.calibration import Calibration, fit_calibration
 from fusion.curves import AS_GIVEN, CURVE_KINDS, Curve, CurveKind, fit_curve
 from fusion.folds import NO_MANIFEST, References, fold_of
 from fusion.pool import Ballot

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fusion.calibrate import Calibration
+from fusion.calibration import Calibration
 from fusion.candidates import NO_HYPOTHESIS, Candidates
 from fusion.truth import confidences, words_of
 from manifests import Word

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fusion.calibrate import Calibration, fit_calibration
+from fusion.calibration import Calibration, fit_calibration
 from fusion.candidates import Candidates, batches, candidate_errors
 from fusion.folds import NO_MANIFEST, References, fold_of
 from fusion.pool import Ballot

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from fusion.calibrate import Calibration, fit_calibration
+from fusion.calibration import Calibration, fit_calibration
 from fusion.folds import References
 from fusion.mbr import ListModel
 from fusion.pool import Ballot
@@ -29,12 +30,12 @@ from fusion.voting.combine import listen
 from fusion.voting.hearings import Hearings, heard_hypotheses
 from fusion.voting.network import Networks, build_networks
 from fusion.voting.vote import (
-    CONFIDENCE,
     WEIGHT,
     VoteOptions,
     confidences_given,
     count_votes,
     known_confidences,
+    nulls_given,
 )
 
 Floats = NDArray[np.float64]
@@ -45,7 +46,6 @@ _EVERY = VoteOptions(nbest=1 << 30, nbest_scale=0.0)
 _AGREEMENTS = (0, 1, 2, 8)
 _SPELLINGS = (0.0, 0.5)
 _ALPHAS = (1.0, 0.75, 0.5, 0.25, 0.0)
-_NULLS = (None, 0.25, 0.5, 0.75)
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     agreement: int = 0
     spelling: float = 0.0
     alpha: float = 1.0
-    null: float | None = None
+    null: tuple[float, ...] | None = None  # of each member
 
 
 class RoverSearch:
@@ -85,7 +85,9 @@ class RoverSearch:
         models = self._lists.models(mask)
         calibration = fit_calibration(self._dev.members, ballots, references)
         booth = Booth(self._dev, self._groups, self._lists.posteriors(models), calibration)
-        climb = Climb(self._dev, booth.errors, _neighbours, _complexity)
+        # Numbers tried for the null word in place of the calibrated ones fitted dev by chance.
+        around = partial(_neighbours, nulls=(None, calibration.nulls))
+        climb = Climb(self._dev, booth.errors, around, _complexity)
         count = len(models)
         alone = [
             Point(weights=tuple(float(m == one) for m in range(count)), nbest=False)
@@ -110,7 +112,7 @@ class RoverSearch:
             agreement=point.agreement,
             spelling=point.spelling,
             alpha=point.alpha,
-            null_confidence=point.null,
+            null_confidence=point.null and tuple(point.null[m] for m in members),
         )
         names = [self._dev.members[m] for m in members]
         return Subset(
@@ -227,14 +229,16 @@ class Booth:
             errors[group.ballots[asked]] = np.array(group.errors(votes.winner))[asked]
         return errors
 
-    def _given(self, group: _Group, voters: _Voters, null: float | None) -> Ints:
+    def _given(self, group: _Group, voters: _Voters, null: tuple[float, ...] | None) -> Ints:
         if not voters.given:
             known = known_confidences(voters.voter, group.heard.keys, self._confidences)
             voters.given.append(confidences_given(group.networks, voters.row, known, None))
+        nulls = nulls_given(voters.member, null)
+        if nulls is None:
+            return voters.given[0]
         rivals = group.networks.rivals
         said = group.networks.table[voters.row[:, rivals.utterance], rivals.slot, rivals.utterance]
-        given = voters.given[0]
-        return given if null is None else np.where(said > 0, given, round(null * CONFIDENCE))
+        return np.where(said > 0, voters.given[0], nulls[:, rivals.utterance])
 
 
 def _calibrated(groups: Sequence[_Group], calibration: Calibration) -> Floats:
@@ -255,7 +259,7 @@ def _other_members(point: Point) -> Iterator[Point]:
         yield msgspec.structs.replace(point, weights=weights)
 
 
-def _neighbours(point: Point) -> Iterator[Point]:
+def _neighbours(point: Point, nulls: Sequence[tuple[float, ...] | None]) -> Iterator[Point]:
     replace = msgspec.structs.replace
     for weights in reweighted(point.weights, _near):
         yield replace(point, weights=weights)
@@ -267,7 +271,7 @@ def _neighbours(point: Point) -> Iterator[Point]:
     for alpha in _ALPHAS:
         yield replace(point, alpha=alpha, null=point.null if alpha < 1 else None)
     if point.alpha < 1:
-        for null in _NULLS:
+        for null in nulls:
             yield replace(point, null=null)
 
 

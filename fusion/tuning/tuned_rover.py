@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from fusion.calibrate import Calibration
+from fusion.calibration import Calibration
 from fusion.folds import NO_MANIFEST, References
 from fusion.mbr import ListModel
 from fusion.pool import Ballot

@@ -141,8 +141,12 @@ def heard_hypotheses(utterances: Sequence[Sequence[Heard]], space: Space) -> Hea
 
 
 def member_weights(options: VoteOptions, members: int) -> Floats:
-    """Return the members' weights, the greatest 1; ValueError if there are not as many."""
-    weights = options.weights
+    """Return the members' weights, the greatest 1; ValueError if options are of fewer or more."""
+    weights, nulls = options.weights, options.null_confidence
+    if isinstance(nulls, tuple) and len(nulls) != members:
+        raise ValueError(
+            f"{len(nulls)} null confidences, must be one or as many as members: {members}"
+        )
     if weights is None:
         return np.ones(members)
     if len(weights) != members:

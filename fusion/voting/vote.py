@@ -39,7 +39,8 @@ class VoteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     space: Space = "scorer"
     alpha: float = 1.0  # part of a vote that does not ask for confidence
-    null_confidence: float | None = None  # None = what the voter's words beside the gap have
+    # Of each member, or of all; None = what the voter's words beside the gap have.
+    null_confidence: float | tuple[float, ...] | None = None
     agreement: int = 8  # power of a voter's agreement with the others; 0 = nobody is asked
     spelling: float = 0.5  # part of a vote, times likeness squared, that words spelled alike get
     nbest: int = 1  # so many hypotheses of each member vote, by their posteriors
@@ -47,9 +48,13 @@ class VoteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     weights: tuple[float, ...] | None = None  # of the members, in their order; None = equal
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "null_confidence", "spelling"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
+        nulls = self.null_confidence
+        shares = [("alpha", self.alpha), ("spelling", self.spelling)]
+        for null in nulls if isinstance(nulls, tuple) else (nulls,):
+            if null is not None:
+                shares.append(("null_confidence", null))
+        for name, value in shares:
+            if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value:g}, must lie in [0, 1]")
         if self.agreement < 0:
             raise ValueError(f"agreement is {self.agreement}, must be >= 0")
@@ -112,7 +117,8 @@ def cast_votes(networks: Networks, heard: Hearings, options: VoteOptions) -> Vot
     given = None
     if options.alpha < 1:
         known = known_confidences(networks.voter, heard.keys, heard.confidences())
-        given = confidences_given(networks, networks.row, known, options.null_confidence)
+        null = nulls_given(heard.member[networks.voter], options.null_confidence)
+        given = confidences_given(networks, networks.row, known, null)
     return count_votes(networks, networks.row, heard.member[networks.voter], weight, given, options)
 
 
@@ -183,13 +189,19 @@ def _trusted(networks: Networks, row: Ints, member: Ints, weight: Longs, power: 
     return np.where(weight > 0, np.maximum(np.rint(weight * trust).astype(np.int64), 1), 0)
 
 
-def confidences_given(
-    networks: Networks, row: Ints, known: Known, null_confidence: float | None
-) -> Longs:
+def nulls_given(member: Longs, null: float | tuple[float, ...] | None) -> Longs | None:
+    """Return the confidence, in `CONFIDENCE`, of the null words of voters' members (N, B)."""
+    if null is None:
+        return None
+    each = np.rint(np.atleast_1d(null) * CONFIDENCE).astype(np.int64)
+    return each[member] if isinstance(null, tuple) else np.broadcast_to(each, member.shape)
+
+
+def confidences_given(networks: Networks, row: Ints, known: Known, null: Longs | None) -> Longs:
     """Return the confidence (N, D), in `CONFIDENCE`, of what each voter says in each slot.
 
     Voters' rows are (N, B). One without confidences has the mean of its utterance's, or 1 where
-    nobody has any; a gap is as sure as the words beside it, if ``null_confidence`` is None.
+    nobody has any; a gap has ``null`` (N, B), or is as sure as the words beside it.
     """
     rivals = networks.rivals
     said = networks.table > 0
@@ -205,6 +217,5 @@ def confidences_given(
     mean = np.where(count > 0, total // np.maximum(count, 1), CONFIDENCE)[rivals.utterance]
     values = np.append(known.values, 0)
     here, there = (np.where(last >= 0, values[place], mean) for place in (right, left))
-    if null_confidence is None:
-        return np.where(said[at], here, (here + there) // 2)
-    return np.where(said[at], here, round(null_confidence * CONFIDENCE))
+    gap = (here + there) // 2 if null is None else null[:, rivals.utterance]
+    return np.where(said[at], here, gap)

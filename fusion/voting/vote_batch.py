@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from fusion.best_columns import decoded, read_best
+from fusion.calibration import Calibration
 from fusion.pool import Ballot
 from fusion.records import SYSTEM, Batch, Part, Written, bad_row, encoded, is_ctm, utterance_names
 from fusion.voting.combine import Fused, best_of, fuse, unheard
@@ -32,6 +33,7 @@ class VoteBatch:
     hyps: int = 1
     networks: bool = False
     lm: Path | None = None
+    calibration: Calibration | None = None  # of the members, in their order
 
     def __call__(self, batch: Batch) -> Written:
         ids = utterance_names(batch, ctm=self.ctm)
@@ -45,7 +47,8 @@ class VoteBatch:
     def _only_best(self) -> bool:
         """Return whether best transcripts are all that is read and written."""
         alone = self.options.nbest == 1 and self.hyps == 1
-        return alone and not (self.networks or self.lm or is_ctm(self.paths[0]))
+        asked = self.networks or self.lm or self.calibration is not None
+        return alone and not (asked or is_ctm(self.paths[0]))
 
     def _best(self, ids: Sequence[str], batch: Batch) -> Iterator[Fused]:
         columns = [
@@ -63,8 +66,11 @@ class VoteBatch:
             _ctm_rows(path, part) if is_ctm(path) else decoded(path, part)
             for path, part in zip(self.paths, batch.parts, strict=True)
         ]
+        ballots: Iterator[Ballot] = map(Ballot, ids, zip(*rows, strict=True))
+        if self.calibration is not None:
+            ballots = self.calibration.apply(ballots)
         return fuse(
-            map(Ballot, ids, zip(*rows, strict=True)),
+            ballots,
             self.options,
             system=SYSTEM,
             hyps=self.hyps,

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.calibrate import (
+from fusion.calibrate import calibrate_files, main
+from fusion.calibration import (
     Calibration,
-    calibrate_files,
     fit_calibration,
-    main,
     read_calibration,
     write_calibration,
 )
 from fusion.curves import AS_GIVEN, CURVE_KINDS, Isotonic, fit_curve, quality
+from fusion.nulls import Nulls, fit_nulls, judge_nulls
 from fusion.pool import Ballot
-from fusion.truth import count_nulls, words_right
+from fusion.truth import words_right
 from manifests import Hypothesis, NBest, Utterance, Word, read_nbest, write_rows
 
 
@@ -101,14 +101,34 @@ def test_words_are_right_as_the_scorer_sees_them(text, truth, right):
     assert words_right(Hypothesis(text=text), truth) == right
 
 
-def test_a_null_is_right_where_the_others_word_was_never_said():
-    truth = ["he", "goed"]
-    liar, mute, honest = (Hypothesis(text=t) for t in ("he he goed", "goed", "he goed"))
-    slots, right = count_nulls([[liar, mute, honest]], [truth], 3)
-    # Against the liar: honest lacks one word that was not said; mute lacks that and "he".
-    # Against honest: mute lacks "he", which was said.
-    assert slots.tolist() == [0, 3, 1]
-    assert right.tolist() == [0, 1, 1]
+def nulls_of(texts, truth):
+    rows = tuple(NBest(utt_id="u", system="s", hyps=(Hypothesis(text=text),)) for text in texts)
+    found = judge_nulls([Ballot("u", rows)], [truth.split()])
+    return sorted(zip(found.member.tolist(), found.right.tolist(), strict=True))
+
+
+def test_a_null_is_right_where_nothing_was_said():
+    # The liar's first "he" was not said; mute lacks it too, and "he", which was.
+    assert nulls_of(["he he goed", "goed", "he goed"], "he goed") == [
+        (1, False), (1, True), (2, True),
+    ]  # fmt: skip
+    assert nulls_of(["he goed", "he goed"], "he") == []
+    assert nulls_of(["a dog", "a"], "a cat") == [(1, False)]  # another word: no gap either
+    assert nulls_of(["12", "one", ""], "12") == [(2, False)]  # as the scorer sees words
+
+
+def test_a_member_has_its_own_null_where_that_foretells_more():
+    random = np.random.default_rng(1)
+    member, right = np.repeat([0, 1], 300), np.repeat([0.9, 0.2], 300) > random.random(600)
+    folds = (np.arange(600) % 5).tolist()
+    told = Nulls(member, np.arange(600), right)
+    own = fit_nulls(told, 2, folds)
+    assert own == pytest.approx((0.9, 0.2), abs=0.05)
+    # What the folds hold apart is luck: one rate for all.
+    few = Nulls(member[::60], np.arange(10), np.array([1, 0] * 5, np.bool_))
+    assert len(set(fit_nulls(few, 2, [n % 5 for n in range(10)]))) == 1
+    empty = np.zeros(0, np.int64)
+    assert fit_nulls(Nulls(empty, empty, empty > 0), 3, []) == (0.5, 0.5, 0.5)
 
 
 def corpus(count=200, seed=0):

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fusion.calibrate import Calibration, MemberCalibration
+from fusion.calibration import Calibration, MemberCalibration
 from fusion.candidates import batches
 from fusion.folds import held_out
 from fusion.pool import NO_VOTE, Ballot

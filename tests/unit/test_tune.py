@@ -12,7 +12,7 @@ import pytest
 from fusion import apply as apply_command
 from fusion import tune as tune_command
 from fusion.apply import apply
-from fusion.calibrate import fit_calibration
+from fusion.calibration import fit_calibration
 from fusion.candidates import batches, candidate_errors
 from fusion.mbr import ListModel, Settings, features
 from fusion.pool import Ballot
@@ -332,7 +332,7 @@ def test_the_voting_that_was_searched_is_that_of_rover():
         Point(weights=(1.0, 2.1, 0.6), agreement=2),
         Point(weights=(1.0, 1.1, 1.2), spelling=0.5),
         Point(weights=(1.0, 1.1, 1.2), alpha=0.5),
-        Point(weights=(1.0, 1.1, 1.2), alpha=0.25, null=0.25),
+        Point(weights=(1.0, 1.1, 1.2), alpha=0.25, null=(0.25, 0.3, 0.9)),
     ):
         applied = search.subset(point, models, calibration)
         found = dev.errors_of(list(applied.apply(dev.ballots)))

@@ -201,6 +201,12 @@ def test_a_gap_is_as_sure_as_the_words_beside_it_or_as_it_is_told():
     unsure = hyp("dog", [0.3])
     assert text(word, unsure, alpha=0.0) == "big dog"
     assert text(word, unsure, alpha=0.0, null_confidence=0.9) == "dog"
+    assert text(word, unsure, alpha=0.0, null_confidence=(0.1, 0.9)) == "dog"
+    assert text(word, unsure, alpha=0.0, null_confidence=(0.9, 0.1)) == "big dog"
+    with pytest.raises(
+        ValueError, match="3 null confidences, must be one or as many as members: 2"
+    ):
+        text(word, gap, alpha=0.0, null_confidence=(0.1, 0.2, 0.3))
 
 
 def test_weights_and_their_number():
@@ -267,6 +273,8 @@ def test_many_members_and_long_texts():
     [
         ("alpha", 1.5, r"alpha is 1.5, must lie in \[0, 1\]"),
         ("null_confidence", -1.0, "null_confidence is -1"),
+        ("null_confidence", (0.5, 2.0), "null_confidence is 2"),
+        ("null_confidence", float("nan"), "null_confidence is nan"),
         ("agreement", -1, "agreement is -1, must be >= 0"),
         ("nbest", 0, "nbest is 0, must be >= 1"),
         ("nbest_scale", float("nan"), "nbest_scale is nan"),
