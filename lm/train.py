@@ -19,21 +19,19 @@ Writes a folder with ``lm.binary``, ``unigrams.txt`` and ``lm.json``, which begi
 from __future__ import annotations
 
 import argparse
-import gzip
-import io
 import logging
 import shutil
 import subprocess
 import sys
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 
 from lm.ngram import BINARY, INFO, UNIGRAMS, NGram, Perplexity
-from manifests import RowError, normalize_text, part_path, write_atomic
-from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS, shown
+from lm.sentences import read_sentences
+from manifests import part_path, write_atomic
 from manifests.meta import write_meta
 
 log = logging.getLogger(__name__)
@@ -41,7 +39,6 @@ log = logging.getLogger(__name__)
 ORDERS = (3, 4, 5)
 PRUNE = (0, 0, 1)
 QUANTIZE = 8
-_PEEK = 64  # bytes that tell a manifest from a text
 # For lmplz's sorting: what does not fit goes through the disk, with the same result. Its own
 # default, 80 % of the machine, costs seconds of clearing memory even for a tiny text.
 _MEMORY = "512M"
@@ -61,43 +58,6 @@ class LmInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dev: Perplexity | None = None
 
 
-def read_sentences(path: Path) -> Iterator[str]:
-    """Yield the normalised, non-empty lines of a text or texts of a manifest (``.gz`` too).
-
-    A manifest is a file whose name says so (``.jsonl``, ``.json``) or whose first line is an
-    object, whatever its name; as words its keys would be in every sentence.
-    """
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            # Not opened again: it may be a pipe.
-            first = file.peek(_PEEK).removeprefix(BYTE_ORDER_MARK).lstrip()
-            lines: Iterable[str]
-            if first.startswith(b"{") or {".jsonl", ".json"} & set(path.suffixes[-2:]):
-                lines = _texts(file, str(path))
-            else:
-                lines = io.TextIOWrapper(file, encoding="utf-8")
-            yield from filter(None, map(normalize_text, lines))
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: not whole UTF-8 text: {error}") from None
-
-
-class _Texted(msgspec.Struct, frozen=True):
-    """What a manifest's row is to an n-gram: NeMo's rows have no ``utt_id``, blind ones no text."""
-
-    text: str | None = None
-
-
-def _texts(lines: Iterable[bytes], name: str) -> Iterator[str]:
-    decode = msgspec.json.Decoder(_Texted).decode
-    for number, line in enumerate(lines, 1):
-        try:
-            yield decode(line.removeprefix(BYTE_ORDER_MARK)).text or ""
-        except JSON_ERRORS as error:
-            found = shown(line.decode("utf-8", "backslashreplace").strip())
-            raise RowError(f"{name}:{number}: line is {found}, must be a row: {error}") from None
-
-
 def train(
     sources: Sequence[Path],
     out: Path,
@@ -115,12 +75,8 @@ def train(
     no text, RuntimeError when a tool fails.
     """
     _check(order, prune, quantize)
-    for path in (*sources, *([] if dev is None else [dev])):  # not only after hours of lmplz
-        if not Path(path).exists() or Path(path).is_dir():
-            raise ValueError(f"{path}: no such file, must be a text or a manifest")
     out = Path(out).resolve()
-    if out.exists() and not (out / INFO).exists() and any(out.iterdir()):
-        raise ValueError(f"{out}: exists and is not an n-gram folder, must be new or empty")
+    _check_paths([*sources, *([] if dev is None else [dev])], out)
     work = part_path(out)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -157,10 +113,11 @@ def train(
 
 def evaluate(ngram: NGram, dev: Path) -> Perplexity:
     """Return the perplexity and the rate of unknown words on a text or manifest."""
-    try:
-        return ngram.perplexity(read_sentences(Path(dev)))
-    except ValueError as error:
-        raise ValueError(f"{dev}: {error}") from None
+    sentences = read_sentences(Path(dev))
+    first = next(sentences, None)
+    if first is None:
+        raise ValueError(f"{dev}: no words, must hold some text")
+    return ngram.perplexity(chain([first], sentences))
 
 
 def _check(order: int, prune: Sequence[int], quantize: int) -> None:
@@ -173,6 +130,15 @@ def _check(order: int, prune: Sequence[int], quantize: int) -> None:
         )
     if quantize and not 2 <= quantize <= 25:
         raise ValueError(f"quantize is {quantize} bits, must lie in [2, 25], or 0 for floats")
+
+
+def _check_paths(read: Sequence[Path], out: Path) -> None:
+    """Raise ValueError for what would otherwise be met after hours of lmplz."""
+    for path in read:
+        if not Path(path).exists() or Path(path).is_dir():
+            raise ValueError(f"{path}: no such file, must be a text or a manifest")
+    if out.exists() and not (out / INFO).exists() and any(out.iterdir()):
+        raise ValueError(f"{out}: exists and is not an n-gram folder, must be new or empty")
 
 
 def _write_text(text: Path, sources: Sequence[Path]) -> tuple[int, int]:

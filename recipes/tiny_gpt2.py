@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lm.train import read_sentences
+from lm.sentences import read_sentences
 from manifests import part_path, write_atomic
 from recipes.texts import learn_bpe
 

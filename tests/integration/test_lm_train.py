@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from lm import NGram
-from lm.train import main, read_sentences, tool, train
+from lm.sentences import read_sentences
+from lm.train import main, tool, train
 from manifests import Utterance, write_rows
 
 FREQUENT = ["the", "a", "cat", "dog", "sees", "likes", "goed", "and"]
@@ -150,8 +151,11 @@ def test_a_failed_build_keeps_the_older_ngram(tmp_path, text):
     (tmp_path / "empty").write_text("")
     with pytest.raises(ValueError, match="no words"):
         train([tmp_path / "empty"], out)
-    with pytest.raises(ValueError, match="every text is empty"):
+    with pytest.raises(ValueError, match=r"^[^:]*/empty: no words, must hold some text$"):
         train([text], out, order=5, dev=tmp_path / "empty")
+    (tmp_path / "bad.jsonl").write_text("{")
+    with pytest.raises(ValueError, match=r"^[^:]*/bad.jsonl:1: line is '{', must be a row: "):
+        train([text], out, order=5, dev=tmp_path / "bad.jsonl")
     assert NGram(out).order == 3
 
 
