@@ -33,7 +33,7 @@ import msgspec
 
 from lm.model import CausalOptions, open_lm
 from lm.rerank import rescore
-from lm.weights import Weights, read_references, tune
+from lm.weights import Tuned, Weights, read_references, tune
 from manifests import RowError, RowWriter, read_nbest, write_atomic
 
 log = logging.getLogger(__name__)
@@ -75,12 +75,7 @@ def rescore_file(
         with _named(tune_on):
             tuned = tune(read_nbest(tune_on), texts, models, empty_guard=empty_guard)
         weights = tuned.weights
-        made |= {
-            "tuned_on": str(tune_on),
-            **msgspec.to_builtins(tuned),
-            "wer_before": tuned.wer_before,
-            "wer": tuned.wer,
-        }
+        made |= {"tuned_on": str(tune_on)} | _described(tuned)
         log.info(
             "dev: %d errors as decoded, %d rescored, of %d words",
             tuned.errors_before, tuned.errors, tuned.words,
@@ -94,6 +89,11 @@ def rescore_file(
             writer.write(row)
         write_atomic(weights_path(out), msgspec.json.format(msgspec.json.encode(made)).decode())
     return weights
+
+
+def _described(tuned: Tuned) -> dict[str, Any]:
+    rates = {"wer_before": tuned.wer_before, "wer": tuned.wer}
+    return {**msgspec.to_builtins(tuned), **rates}
 
 
 @contextmanager

@@ -177,6 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.bootstrap < 1:
         parser.error(f"--bootstrap is {args.bootstrap}, must be >= 1")
+    if args.seed < 0:
+        parser.error(f"--seed is {args.seed}, must be >= 0")
     try:
         result = compare(args.ref, *args.hyp, replicates=args.bootstrap, seed=args.seed)
     except (OSError, ValueError, RuntimeError) as error:
