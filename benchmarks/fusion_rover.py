@@ -6,10 +6,10 @@ Example::
     python -m benchmarks.fusion_rover --utts 1000 --members 49 --rover-utts 100
 
 Members of about 10 % word errors each are drawn with times and confidences and written as CTM and
-as JSON Lines. Each command is started as a user starts it and reads and writes files; of several
-rounds the fastest counts. Rover's time grows in step with the utterances, so of many members it
-may be given fewer of them; what it writes must be what we write. Printed as JSON, the ratios
-of wall and of processor time::
+as JSON Lines, and as texts alone. Each command is started as a user starts it and reads and writes
+files; of several rounds the fastest counts. Rover's time grows in step with the utterances, so of
+many members it may be given fewer of them; what it writes must be what we write. Printed as JSON,
+the ratios of wall and of processor time::
 
     {"utts": 64000, "members": 3, "same_bytes": true,
      "runs": {"rover": {"s": 17.7, "cpu_s": 11.7, "mb": 1900}, ...},
@@ -31,6 +31,8 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from manifests import Hypothesis, NBest, Word, write_rows
 from scoring.sctk import sctk_command
@@ -85,6 +87,11 @@ def write_members(folder: Path, utts: int, members: int, rover_utts: int) -> Non
         part = sum(len(rows[member]) for rows in heard[:rover_utts])
         (folder / f"r{member}.ctm").write_text("".join(ctm[:part]))
         write_rows(folder / f"m{member}.jsonl", _rows(heard, member))
+        texts = (
+            msgspec.structs.replace(row, hyps=(Hypothesis(text=row.best.text),))
+            for row in _rows(heard, member)
+        )
+        write_rows(folder / f"t{member}.jsonl", texts)
 
 
 def _rows(heard: Sequence[Sequence[Sequence[Heard]]], member: int) -> Iterator[NBest]:
@@ -136,8 +143,8 @@ def measure(
         rover += ["-h", f"r{member}.ctm", "ctm"]
     rover += ["-o", "rover.ctm", "-m", method, "-a", alpha, "-c", null, "-f", "0"]
 
-    def ours(kind: str, out: str, *options: str) -> list[str]:
-        names = [f"m{member}.{kind}" for member in range(members)]
+    def ours(kind: str, out: str, *options: str, of: str = "m") -> list[str]:
+        names = [f"{of}{member}.{kind}" for member in range(members)]
         return [sys.executable, "-m", "fusion.rover", *names, "--out", out, *options]
 
     commands = {
@@ -147,6 +154,7 @@ def measure(
     }
     if default:
         commands["default, JSON Lines"] = ours("jsonl", "default.jsonl")
+        commands["default, texts alone"] = ours("jsonl", "texts.jsonl", of="t")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # Elsewhere: a command's memory is counted from that of the process that starts it.

@@ -30,7 +30,7 @@ Words = NDArray[np.int32]
 Texts = NDArray[np.object_]
 
 _WEIGHT = 1024  # what the weights of an utterance's sequences are scaled to
-_CELLS = 1 << 22  # of the largest array of a batch
+_CELLS = 1 << 20  # of the largest array of a batch
 
 
 @dataclass(frozen=True, slots=True)
