@@ -75,16 +75,15 @@ def check_settings(settings: Settings, members: int) -> None:
         given = len(getattr(settings, name))
         if given not in (0, members):
             raise ValueError(f"{name}: {given} values, must be one for each of {members} members")
-    numbers = [
-        *settings.weights,
-        *(x for one in settings.lists for x in msgspec.structs.astuple(one)),
-    ]
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"settings are {numbers}, must be finite")
-    if any(weight < 0 for weight in settings.weights):
-        raise ValueError(f"weights: {settings.weights}, must not be negative")
+    for one in settings.lists:
+        if not all(map(math.isfinite, msgspec.structs.astuple(one))):
+            raise ValueError(f"a member's list is {one}, must be of finite numbers")
+    if not all(0 <= weight < math.inf for weight in settings.weights):
+        raise ValueError(f"weights are {settings.weights}, must be finite and not negative")
     if settings.weights and not any(settings.weights):
         raise ValueError("weights: all are 0, at least one member must count")
+    if settings.hypotheses < 0:
+        raise ValueError(f"hypotheses is {settings.hypotheses}, must be >= 0 (0: all)")
 
 
 def mbr(ballots: Iterable[Ballot], settings: Settings) -> Iterator[NBest]:
@@ -236,8 +235,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     temperatures = args.temperatures or [1.0] * len(args.hypotheses)
+    if len(temperatures) != len(args.hypotheses):
+        parser.error(f"--temperatures: {len(temperatures)} given, must be one for each file")
     if not all(temperature > 0 for temperature in temperatures):
         parser.error(f"--temperatures is {temperatures}, must be > 0")
+    for name, value in (("--alpha", args.alpha), ("--beta", args.beta)):
+        if not math.isfinite(value):
+            parser.error(f"{name} is {value}, must be finite")
+    if args.nbest < 0:
+        parser.error(f"--nbest is {args.nbest}, must be >= 0 (0: all)")
     settings = Settings(
         lists=tuple(
             ListModel(score=1 / t, lm_score=args.alpha / t, words=args.beta / t)

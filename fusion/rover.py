@@ -221,6 +221,8 @@ def _vote_options(args: argparse.Namespace) -> VoteOptions:
         if args.method == "freq" and getattr(args, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} is {getattr(args, name)}, needs --method avgconf")
+    if args.nbest_scale is not None and (args.nbest or 1) < 2:
+        raise ValueError(f"--nbest-scale is {args.nbest_scale:g}, needs --nbest 2 or more")
     given = {
         "alpha": _ALPHA if args.method == "avgconf" and args.alpha is None else args.alpha,
         "null_confidence": args.null_conf,

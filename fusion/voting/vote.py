@@ -65,7 +65,7 @@ class VoteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.weights is not None and (
             not all(0 <= weight < float("inf") for weight in self.weights) or not any(self.weights)
         ):
-            raise ValueError(f"weights are {self.weights}, must be >= 0 and not all 0")
+            raise ValueError(f"weights are {self.weights}, must be finite, >= 0 and not all 0")
 
 
 @dataclass(frozen=True, slots=True)

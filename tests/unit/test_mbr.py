@@ -173,7 +173,9 @@ def test_batches_do_not_change_the_answer(monkeypatch):
     [
         ({"weights": (1.0,)}, "weights: 1 values, must be one for each of 2"),
         ({"weights": (0.0, 0.0)}, "at least one member must count"),
-        ({"weights": (1.0, -1.0)}, "must not be negative"),
+        ({"weights": (1.0, -1.0)}, "must be finite and not negative"),
+        ({"lists": (ListModel(score=math.nan),) * 2}, "must be of finite numbers"),
+        ({"hypotheses": -1}, "hypotheses is -1, must be >= 0"),
         ({"lists": (ListModel(),)}, "lists: 1 values, must be one for each of 2"),
         ({"weights": (1.0, math.nan)}, "must be finite"),
     ],
@@ -181,6 +183,15 @@ def test_batches_do_not_change_the_answer(monkeypatch):
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         list(mbr([ballot(row([("a", -1)]), None)], Settings(**settings)))
+
+
+@pytest.mark.parametrize(
+    "option", [["--temperatures", "1"], ["--alpha", "nan"], ["--beta", "inf"], ["--nbest", "-1"]]
+)
+def test_a_wrong_option_is_named(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["a.jsonl", "b.jsonl", "--out", "x.jsonl", *option])
+    assert f"error: {option[0]}" in capsys.readouterr().err
 
 
 def test_the_command_is_the_call(tmp_path, capsys):

@@ -23,11 +23,11 @@ from fusion.nist.rule import Rule
 from fusion.nist.segments import common_pauses
 from fusion.parallel import in_order
 from fusion.pool import read_pool
-from fusion.records import Part, read_batches, read_ctm_records
+from fusion.records import Part, read_ctm_records
 from fusion.rover import main, rover
 from fusion.voting.combine import fuse
 from fusion.voting.vote import VoteOptions
-from manifests import Hypothesis, NBest, RowError, Word, read_nbest, write_rows
+from manifests import Hypothesis, NBest, Word, read_nbest, write_rows
 
 
 def row(
@@ -396,6 +396,7 @@ USER_ERRORS = [
     (["a.jsonl", "--exact", "--hyps", "2"], "--hyps is 2, must be 1 with --exact"),
     (["a.jsonl", "--method", "maxconf"], "--method is maxconf, must be freq or avgconf"),
     (["a.jsonl", "--alpha", "0.5"], "--alpha is 0.5, needs --method avgconf"),
+    (["a.jsonl", "--nbest-scale", "2"], "--nbest-scale is 2, needs --nbest 2 or more"),
     (["a.jsonl", "--null-conf", "0.5"], "--null-conf is 0.5, needs --method avgconf"),
     (["a.jsonl", "--calibration", "c.json"], "--calibration is c.json, needs --method avgconf"),
     (
@@ -439,48 +440,6 @@ def test_a_wrong_option_is_exit_status_2(
         main(["a.jsonl", "--out", str(tmp_path / "x.jsonl"), *option])
     assert stop.value.code == 2
     assert option[0] in capsys.readouterr().err
-
-
-def test_only_one_batch_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusion.records, "_BATCH", 10)
-    rows = [row(f"u{n}", "a") for n in range(35)]
-    batches = list(read_batches(members(tmp_path, rows, rows)))
-    assert [len(batch.names) for batch in batches] == [10, 10, 10, 5]
-    # Of many members less.
-    monkeypatch.setattr(fusion.records, "_ROWS", 12)
-    assert len(next(read_batches(members(tmp_path, rows, rows))).names) == 6
-
-
-def test_files_may_part_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole blocks of files that go side by side are read as one, then row by row."""
-    monkeypatch.setattr(fusion.records, "_BATCH", 4)
-    ids = [f"u{n}" for n in range(20)]
-    for gap in range(len(ids)):
-        others = [one for one in ids if one != f"u{gap}"]
-        paths = members(tmp_path, [row(u, u) for u in ids], [row(u, u) for u in others])
-        heard = {}
-        for batch in read_batches(paths):
-            records = zip(*[part.records() for part in batch.parts], strict=True)
-            heard |= dict(zip(batch.names, records, strict=True))
-        assert len(heard) == len(ids)
-        for name, records in heard.items():
-            lines = [record and record[1] for record in records]
-            assert (lines[1] is None) == (name == f"u{gap}")
-            for path, record in zip(paths, records, strict=True):
-                if record:
-                    data = path.read_bytes()[record[0] :]
-                    assert data.startswith(record[1])
-                    assert f'"{name}"'.encode() in record[1]
-
-
-@pytest.mark.parametrize("again", [1, 5, 9])
-def test_an_utterance_that_comes_again_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int
-) -> None:
-    monkeypatch.setattr(fusion.records, "_BATCH", 4)
-    rows = [row(f"u{n}", "x") for n in range(11)] + [row(f"u{again}", "x")]
-    with pytest.raises(RowError, match=rf"m0\.jsonl:12: utterance u{again} comes twice"):
-        list(read_batches(members(tmp_path, rows, rows)))
 
 
 def whoami(task: int) -> tuple[int, int]:

@@ -278,7 +278,7 @@ def test_many_members_and_long_texts():
         ("agreement", -1, "agreement is -1, must be >= 0"),
         ("nbest", 0, "nbest is 0, must be >= 1"),
         ("nbest_scale", float("nan"), "nbest_scale is nan"),
-        ("weights", (0.0, 0.0), "must be >= 0 and not all 0"),
+        ("weights", (0.0, 0.0), "must be finite, >= 0 and not all 0"),
     ],
 )
 def test_options_out_of_range(field, value, rule):
