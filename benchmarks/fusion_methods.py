@@ -17,7 +17,7 @@ from pathlib import Path
 from fusion.folds import held_out, read_dev
 from fusion.oracle import format_oracle, oracle
 from fusion.tuning.climb import development
-from fusion.tuning.methods import KINDS
+from fusion.tuning.methods import KINDS, learners
 from manifests import write_rows
 from scoring.compare import compare
 
@@ -53,12 +53,9 @@ def main() -> None:
         f"| method | {tuned_on}, held-out speakers | {applied_to} | p, matched pairs "
         "| p, bootstrap | members | s |"
     )
-    for name in args.methods:
-        kind = KINDS[name]
-        if kind.needs_lm and not lms:
-            continue
+    asked = [name for name in args.methods if lms or not KINDS[name].needs_lm]
+    for name, learner in learners(asked, dev).items():
         started = time.perf_counter()
-        learner = kind.learner(dev)
         rows = held_out(learner, dev.ballots, dev.references)
         errors = dev.errors_of(rows).sum()
         fitted = learner.fit(dev.ballots, dev.references)
