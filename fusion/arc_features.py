@@ -8,22 +8,20 @@ to be on dev. Slots where nothing contradicts the word that all wrote have no ar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from rapidfuzz.distance import Indel
 
-from fusion.variants import Habits, Lexicon, Variant, variants
-from fusion.voting.sausage import Sausage
-
-if TYPE_CHECKING:
-    from lm.ngram import NGram, State
+from fusion.arc_around import Around
+from fusion.arc_edits import Edits, differences, odds
+from fusion.arc_elsewhere import Elsewhere
+from fusion.arc_paths import by_ngram, by_voters
+from fusion.arc_slots import Slots
+from fusion.variants import Habits, Lexicon, variants
 
 _VARIED = 0.12  # arcs with a greater share have variants
-_AROUND = 3  # words of context for the n-gram
-_NEAR = 2.0  # slots: at this distance an agreement counts half
 _RIVALS = 4
 _KINDS = {"alike": 1.0, "split": 2.0, "habit": 3.0}
 
@@ -36,73 +34,165 @@ class Judged(NamedTuple):
     features: list[float]
 
 
-def judged_arcs(sausage: Sausage, habits: Habits, lexicon: Lexicon | None) -> list[Judged]:
-    """Return the arcs of an utterance, with their features, slot by slot."""
-    if not sausage.shares:
+class Known(NamedTuple):
+    """What is known of words besides the votes for them in an utterance."""
+
+    habits: Habits
+    edits: Edits
+    lexicon: Lexicon | None
+
+
+def vary(slots: Slots, known: Known) -> None:
+    """Find what else may have been said than what many wrote."""
+    slots.variants = []
+    for shares in slots.votes:
+        strong = [text for text, share in shares.items() if share > _VARIED]
+        found = variants(strong, known.habits, known.lexicon)
+        slots.variants.append({one.text: one for one in found if one.text not in shares})
+
+
+def judged_arcs(place: int, slots: Slots, elsewhere: Elsewhere, known: Known) -> list[Judged]:
+    """Return the arcs of an utterance, with their features, slot by slot.
+
+    ``place`` is where it stands among the utterances of ``elsewhere``.
+    """
+    if not slots.shares:
         return []
-    around = _Around(sausage, lexicon.ngram if lexicon else None)
+    around = Around(slots, known.lexicon.ngram if known.lexicon else None)
+    paths = by_ngram(slots, around.ngram), by_voters(slots)
     found = []
-    for slot, shares in enumerate(sausage.shares):
-        texts = {sausage.vocabulary[word]: share for word, share in shares.items()}
-        strong = [text for text, share in texts.items() if share > _VARIED]
-        new = [v for v in variants(strong, habits, lexicon) if v.text not in texts]
-        if len(texts) + len(new) > 1:
-            found += _judge(slot, texts, new, around, habits, lexicon)
+    for slot, shares in enumerate(slots.shares):
+        if len(shares.keys() | slots.variants[slot].keys()) > 1:
+            ways = [path[slot] for path in paths]
+            found += _Contest(place, slot, slots, around, ways, elsewhere, known).judged()
     return found
 
 
-def _judge(
-    slot: int,
-    texts: dict[str, float],
-    new: Sequence[Variant],
-    around: _Around,
-    habits: Habits,
-    lexicon: Lexicon | None,
-) -> list[Judged]:
-    votes = around.votes(slot)
-    before, after = around.context(slot)
-    arcs: list[tuple[str, Variant | None]] = [(text, None) for text in texts]
-    arcs += [(variant.text, variant) for variant in new]
-    scores = [around.lm_score(before, text.split(), after) for text, _ in arcs]
-    gap = next((s for (text, _), s in zip(arcs, scores, strict=True) if not text), max(scores))
-    top = max(texts, key=lambda text: texts[text])
-    entropy = -sum(share * math.log(share) for share in texts.values() if share)
-    slot_features = [
-        len(texts), entropy, texts.get("", 0.0), *around.shares(slot), len(new),
-        slot / len(around.best), len(around.best), around.sure,
-    ]  # fmt: skip
-    found = []
-    for rank, ((text, variant), score) in enumerate(zip(arcs, scores, strict=True)):
-        share = texts.get(text, 0.0)
-        rival = max((other for other in texts if other != text), key=texts.__getitem__, default="")
-        lead = texts.get(rival, 0.0) if rival != text else 0.0
-        source = variant.source if variant else text
-        features = [
-            share, *votes.get(text, (0.0,) * 5), float(not text), rank, share - lead, lead,
-            *slot_features,
-            score, score - max(scores), score - scores[list(texts).index(top)], score - gap,
-            *_spelling(text, [t for t in texts if t and t != text], texts, around.words, slot),
-            float(bool(text) and before[-1:] == text.split()[:1]),
-            float(bool(text) and after[:1] == text.split()[-1:]),
-            float(not rival), Indel.normalized_similarity(text, rival) if text and rival else 0.0,
-            len(rival) - len(text) if text and rival else 0.0,
-            _KINDS[variant.kind] if variant else 0.0,
-            texts[source] if variant else 0.0,
-            Indel.normalized_similarity(text, source) if variant else 1.0,
-            *_lexical(text, source, lexicon),
-            *_habitual(text, source, rival, habits),
+class _Contest:
+    """The arcs of one slot, and what they are judged by."""
+
+    def __init__(
+        self,
+        place: int,
+        slot: int,
+        slots: Slots,
+        around: Around,
+        ways: Sequence[Mapping[str, float]],
+        elsewhere: Elsewhere,
+        known: Known,
+    ) -> None:
+        self.place, self.slot = place, slot
+        self.around, self.ways, self.elsewhere, self.known = around, ways, elsewhere, known
+        self.shares, self.voted = slots.shares[slot], slots.votes[slot]
+        self.variants = slots.variants[slot]
+        self.arcs = list(dict.fromkeys((*self.shares, *self.variants)))
+        self.width = len(slots.origin[slot])
+        self.votes = around.votes(slot)
+        self.before, self.after = around.context(slot)
+
+    def judged(self) -> list[Judged]:
+        """Return the arcs with their features."""
+        about = self._slot()
+        lm, heard = self._by_ngram(), self._heard()
+        found = []
+        for rank, text in enumerate(self.arcs):
+            rival = max(
+                (t for t in self.shares if t != text), key=self.shares.__getitem__, default=""
+            )
+            lead = self.shares.get(rival, 0.0) if rival != text else 0.0
+            share, source = self.shares.get(text, 0.0), self._source(text)
+            features = [
+                *self._votes(text, share, lead, rank), *about, *lm[rank], *heard[rank],
+                *self._beside(text, rival), *self._varied(text, source),
+                *_lexical(text, source, self.known.lexicon),
+                *_habitual(text, source, rival, self.known.habits),
+                *odds(text, rival, share, lead, self.known.edits), *self._style(text, rival),
+            ]  # fmt: skip
+            found.append(Judged(self.slot, text, [float(value) for value in features]))
+        return found
+
+    def _source(self, text: str) -> str:
+        return self.variants[text].source if text in self.variants else text
+
+    def _slot(self) -> list[float]:
+        """Return what all arcs share: how the slot was voted, its neighbours, where it is."""
+        around, shares = self.around, self.shares
+        entropy = -sum(share * math.log(share) for share in shares.values() if share)
+        return [
+            len(shares), entropy, shares.get("", 0.0), *around.shares(self.slot),
+            len(self.variants), self.slot / len(around.best), len(around.best), around.sure,
+            self.width,
         ]  # fmt: skip
-        found.append(Judged(slot, text, [float(value) for value in features]))
-    return found
+
+    def _votes(self, text: str, share: float, lead: float, rank: int) -> list[float]:
+        """Return an arc's votes, its lead and rank, and its share on whole ways."""
+        return [
+            share, self.voted.get(text, 0.0), *self.votes.get(text, (0.0,) * 5), not text, rank,
+            share - lead, lead, *(way.get(text, 0.0) for way in self.ways),
+        ]  # fmt: skip
+
+    def _by_ngram(self) -> list[list[float]]:
+        """Return of each arc ln P with the words around, and beside the best, the first, none."""
+        scores = [self.around.lm_score(self.before, text.split(), self.after) for text in self.arcs]
+        best = max(scores)
+        none = scores[self.arcs.index("")] if "" in self.arcs else best
+        return [[score, score - best, score - scores[0], score - none] for score in scores]
+
+    def _heard(self) -> list[list[float]]:
+        """Return of each arc how often it is heard elsewhere, in logs and beside the best.
+
+        Counted nearby, less nearby, anywhere; with the word before, the word after, the rarer.
+        """
+        rows = []
+        for text in self.arcs:
+            words = [self.before[-1], *text.split(), self.after[0]]
+            pairs = [self.elsewhere.total(f"{a} {b}", self.place) for a, b in pairwise(words)]
+            near = self.elsewhere.near(text, self.place)
+            total = self.elsewhere.total(text, self.place)
+            counts = (*near, total, pairs[0], pairs[-1], min(pairs))
+            rows.append([math.log(count + 0.1) for count in counts])
+        best = [max(column) for column in zip(*rows, strict=True)]
+        return [[*row, *(a - b for a, b in zip(row, best, strict=True))] for row in rows]
+
+    def _beside(self, text: str, rival: str) -> list[float]:
+        """Return how like its rivals an arc is spelled, and whether it doubles a neighbour."""
+        words = text.split()
+        return [
+            *_spelling(text, self.shares, self.around.words, self.slot),
+            bool(words) and self.before[-1] == words[0],
+            bool(words) and self.after[0] == words[-1],
+            not rival,
+            Indel.normalized_similarity(text, rival) if text and rival else 0.0,
+            len(rival) - len(text) if text and rival else 0.0,
+        ]
+
+    def _varied(self, text: str, source: str) -> list[float]:
+        """Return which kind of variant an arc is, and what speaks for the word it stands for."""
+        if text not in self.variants:
+            return [0.0, 0.0, 1.0]
+        alike = Indel.normalized_similarity(text, source)
+        return [_KINDS[self.variants[text].kind], self.shares.get(source, 0.0), alike]
+
+    def _style(self, text: str, rival: str) -> list[float]:
+        """Return how words nearby are spelled that differ as an arc and its rival do, in logs."""
+        found = [0.0, 0.0, 0.0, 0.0]
+        ways = zip(differences(text, rival), differences(rival, text), strict=True)
+        for n, (one, other) in enumerate(ways):
+            here = self.elsewhere.near(one, self.place)[-1]
+            there = self.elsewhere.near(other, self.place)[-1]
+            found[2 * n] = math.log((here + 0.1) / (there + 0.1))
+            found[2 * n + 1] = math.log1p(here + there)
+        return found
 
 
 def _spelling(
-    text: str, rivals: Sequence[str], texts: dict[str, float], words: list[list[str]], slot: int
+    text: str, shares: Mapping[str, float], words: list[list[str]], slot: int
 ) -> list[float]:
     """Return how like its rivals an arc is spelled, and how like a rival and a neighbour in one."""
     if not text:
         return [0.0] * 5
-    alike = [(Indel.normalized_similarity(text, rival), texts[rival]) for rival in rivals]
+    rivals = [rival for rival in shares if rival and rival != text]
+    alike = [(Indel.normalized_similarity(text, rival), shares[rival]) for rival in rivals]
     here = rivals[:_RIVALS] or [""]
     left = words[slot - 1][:_RIVALS] if slot else []
     right = words[slot + 1][:_RIVALS] if slot + 1 < len(words) else []
@@ -133,79 +223,3 @@ def _habitual(text: str, source: str, rival: str, habits: Habits) -> list[float]
         math.log1p(seen_rival),
         (of_source.get(source, 0) + 0.5) / (seen + 1),
     ]
-
-
-class _Around:
-    """What surrounds a slot: votes, and the words of the way that the votes chose."""
-
-    def __init__(self, sausage: Sausage, ngram: NGram | None) -> None:
-        self.ngram = ngram
-        shares = sausage.shares
-        self.best = [max(slot.values()) for slot in shares]
-        self.gaps = [slot.get(0, 0.0) for slot in shares]
-        self.sure = sum(self.best) / max(1, len(self.best))
-        self.words = [[sausage.vocabulary[w] for w in slot if w] for slot in shares]
-        self._chosen = [sausage.vocabulary[next(iter(slot))] for slot in shares]
-        self._vocabulary = sausage.vocabulary
-        self._said = said = np.array(sausage.said, np.int64).reshape(-1, len(shares))
-        weight = np.array(sausage.weight[: len(said)], np.float64)
-        self._weight = weight / max(weight.sum(), 1e-9)
-        agreed = (said[:, None] == said[None]).sum(axis=1) - 1
-        far = np.abs(np.subtract.outer(np.arange(len(shares)), np.arange(len(shares))))
-        kernel = 0.5 ** (far / _NEAR) * (far > 0)
-        near = (agreed @ (kernel / np.maximum(kernel.sum(axis=0), 1e-9))) ** 3 + 1e-9
-        self._near = near / near.sum(axis=0)
-        self._before = _neighbours(said)
-        self._after = _neighbours(said[:, ::-1])[:, ::-1]
-
-    def votes(self, slot: int) -> dict[str, tuple[float, ...]]:
-        """Return of each arc: heads, those trusted nearby, the best, same left, same right."""
-        place = {text: n for n, text in enumerate(self._vocabulary)}
-        left = place[next(filter(None, reversed(self._chosen[:slot])), "")]
-        right = place[next(filter(None, self._chosen[slot + 1 :]), "")]
-        here = self._said[:, slot]
-        found: dict[str, tuple[float, ...]] = {}
-        for word in set(here.tolist()):
-            who = here == word
-            found[self._vocabulary[word]] = (
-                float(who.mean()),
-                float(self._near[who, slot].sum()),
-                float(self._weight[who].max()) * len(who),
-                float(self._weight[who & (self._before[:, slot] == left)].sum()),
-                float(self._weight[who & (self._after[:, slot] == right)].sum()),
-            )
-        return found
-
-    def shares(self, slot: int) -> list[float]:
-        """Return the best shares and the gaps' of the slots around; 1 and 0 beyond the ends."""
-        found = []
-        for other in (slot - 2, slot - 1, slot + 1, slot + 2):
-            inside = 0 <= other < len(self.best)
-            found += [self.best[other] if inside else 1.0, self.gaps[other] if inside else 0.0]
-        return found
-
-    def context(self, slot: int) -> tuple[list[str], list[str]]:
-        """Return the chosen words on both sides, with the marks of the sentence's ends."""
-        left = " ".join(filter(None, self._chosen[:slot])).split()
-        right = " ".join(filter(None, self._chosen[slot + 1 :])).split()
-        return ["<s>", *left][-_AROUND:], [*right, "</s>"][:_AROUND]
-
-    def lm_score(self, before: list[str], words: list[str], after: list[str]) -> float:
-        """Return ln P of words and what follows them; 0 without an n-gram."""
-        ngram = self.ngram
-        if ngram is None:
-            return 0.0
-        begins = before[0] == "<s>"
-        state: State = ngram.begin() if begins else ngram.anywhere()
-        state, _ = ngram.score_words(state, before[1:] if begins else before)
-        state, score = ngram.score_words(state, [*words, *(w for w in after if w != "</s>")])
-        return score + (ngram.score_end(state) if after[-1] == "</s>" else 0.0)
-
-
-def _neighbours(said: NDArray[np.int64]) -> NDArray[Any]:
-    """Return what each voter said last before each slot; 0 where it had said nothing."""
-    slots = np.arange(said.shape[1])
-    last = np.maximum.accumulate(np.where(said > 0, slots, -1), axis=1)
-    before = np.concatenate([np.full((len(said), 1), -1), last[:, :-1]], axis=1)
-    words = np.take_along_axis(said, np.maximum(before, 0), axis=1)
-    return np.where(before >= 0, words, 0)

@@ -2,28 +2,34 @@
 
 Boosted trees (`fusion.trees`) give every arc of the default mode's networks
 (`fusion.voting.combine`), and every word that nobody wrote but somebody may have said
-(`fusion.variants`), the probability of being right. In each slot the most probable wins, and the
+(`fusion.variants`), the probability of being right. They look twice: the second time with the
+probabilities of the first in place of the votes' shares, so that what stands around an arc, and
+what is written elsewhere, is what was probably said. In each slot the most probable wins, and the
 slot's shares become its probabilities.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from rapidfuzz.distance import Indel
+from numpy.typing import NDArray
 
-from fusion.arc_features import Judged, judged_arcs
+from fusion.arc_elsewhere import Elsewhere
+from fusion.arc_features import Judged, Known, judged_arcs, vary
+from fusion.arc_lessons import Lessons
+from fusion.arc_slots import Slots
 from fusion.folds import NO_MANIFEST, References, fold_of
 from fusion.pool import Ballot
-from fusion.slot_truth import slot_truth
 from fusion.trees import Trees, fit_trees
-from fusion.variants import Habits, Lexicon
+from fusion.variants import Lexicon
 from fusion.voting.combine import Fused, fused, listen, sausages, unheard
 from fusion.voting.sausage import Sausage
 from fusion.voting.tokens import scored
@@ -34,33 +40,39 @@ from manifests import NBest
 SYSTEM = "arcs"
 FOLDS = 5
 _WINDOW = 4096
-_STRONG = 0.12  # arcs with a greater share show their habits
-_JOINED = 0.85  # so like two words written in one a word is one, "alright" for "all right"
+# Of the first look, whose trees are fitted once for each part and once for all.
+_quick_trees = partial(fit_trees, seeds=1, rounds=120, rate=0.1)
 
 
 class ArcModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was learned on dev; ``lm`` is the folder of the n-gram that it was learned with."""
+    """What was learned on dev; ``lm`` is the folder of the n-gram that it was learned with.
+
+    ``looks`` are the trees of the first look and of the second.
+    """
 
     options: VoteOptions
     lm: str | None
     habits: dict[str, dict[str, int]]
-    trees: Trees
+    edits: dict[str, int]
+    looks: tuple[Trees, Trees]
 
     def fuse(
         self, ballots: Iterable[Ballot], *, hyps: int = 1, networks: bool = False
     ) -> Iterator[Fused]:
-        """Yield one fused row for each ballot, in order; see `fusion.voting.combine.fuse`."""
-        lexicon = Lexicon(NGram(self.lm)) if self.lm else None
+        """Yield one fused row for each ballot, in order; see `fusion.voting.combine.fuse`.
+
+        Ballots are judged beside those that stand around them, up to 4,096 together.
+        """
+        known = Known(self.habits, self.edits, Lexicon(NGram(self.lm)) if self.lm else None)
         source = iter(ballots)
         while window := list(islice(source, _WINDOW)):
             found = dict(networks_of(window, self.options))
-            judged = _judge(found, self.habits, lexicon)
-            self._decide(found, judged)
+            self._decide(found, known)
             for place, ballot in enumerate(window):
-                if place not in found:
+                if place in found:
+                    yield fused(found[place], ballot.utt_id, SYSTEM, hyps, networks)
+                else:
                     yield unheard(ballot.utt_id, SYSTEM, networks)
-                    continue
-                yield fused(found[place], ballot.utt_id, SYSTEM, hyps, networks)
 
     def apply(
         self, ballots: Iterable[Ballot], manifest: References = NO_MANIFEST
@@ -69,15 +81,16 @@ class ArcModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for one in self.fuse(ballots):
             yield one.row
 
-    def _decide(self, found: Mapping[int, Sausage], judged: Sequence[tuple[int, Judged]]) -> None:
-        if not judged:
-            return
-        features = np.array([arc.features for _, arc in judged])
-        probabilities: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
-        for (place, arc), p in zip(judged, self.trees.probability(features), strict=True):
-            probabilities[place, arc.slot][arc.text] = float(p)
-        for (place, slot), arcs in probabilities.items():
-            found[place].reweigh(slot, arcs)
+    def _decide(self, found: Mapping[int, Sausage], known: Known) -> None:
+        slots = _slots_of(found)
+        _prepare(slots.values(), known)
+        for trees in self.looks:
+            judged = _judge(slots, slots, Elsewhere(slots), known)
+            if not judged:
+                return
+            slots = _believe(slots, judged, trees.probability(_features(judged)))
+        for one in slots.values():
+            one.decide()
 
 
 @dataclass(frozen=True)
@@ -91,32 +104,49 @@ class ArcMethod:
         """Learn from ballots that all have a reference.
 
         What is learned of habits is used on other speakers only: each fifth of the speakers is
-        judged by the habits of the others, as a test set will be.
+        judged by the habits of the others, as a test set will be. The second look learns from
+        what a first look says that was learned from the others too.
         """
-        lexicon = Lexicon(NGram(self.lm)) if self.lm else None
-        found = dict(networks_of(ballots, self.options))
+        slots = _slots_of(dict(networks_of(ballots, self.options)))
         truths = {
             place: tuple(
                 scored(references[ballots[place].utt_id].text or "", self.options.space).split()
             )
-            for place in found
+            for place in slots
         }
         fold = fold_of([references[ballot.utt_id] for ballot in ballots], FOLDS)
-        habits = {place: _habits_of(found[place], truths[place]) for place in found}
-        features: list[list[float]] = []
-        right: list[bool] = []
-        for part in sorted(set(fold)):
-            inside = {place: one for place, one in found.items() if fold[place] == part}
-            others = _pool(habits[place] for place in found if fold[place] != part)
-            judged = _judge(inside, others, lexicon)
-            truth = _truths(inside, judged, truths)
-            features += [arc.features for _, arc in judged]
-            right += [truth[place][arc.slot] == arc.text for place, arc in judged]
-        if len(set(right)) < 2:
-            raise ValueError("the members never disagree, so that there is nothing to learn")
-        trees = fit_trees(np.array(features), np.array(right))
-        everybody = {word: dict(said) for word, said in _pool(habits.values()).items()}
-        return ArcModel(options=self.options, lm=self.lm, habits=everybody, trees=trees)
+        lessons = Lessons(slots, truths)
+        lexicon = Lexicon(NGram(self.lm)) if self.lm else None
+        parts = [
+            _Part(
+                [place for place in slots if fold[place] == part],
+                Known(*lessons.learned(place for place in slots if fold[place] != part), lexicon),
+            )
+            for part in sorted(set(fold))
+        ]
+        for part in parts:
+            _prepare([slots[place] for place in part.places], part.known)
+        judged, right = _judge_dev(slots, parts, lessons)
+        features = _features(judged)
+        first = _quick_trees(features, right)
+        at = np.array([fold[place] for place, _ in judged])
+        guessed = np.zeros(len(judged))
+        for number in sorted(set(fold)):
+            trees = _quick_trees(features[at != number], right[at != number])
+            guessed[at == number] = trees.probability(features[at == number])
+        judged, right = _judge_dev(_believe(slots, judged, guessed), parts, lessons)
+        second = fit_trees(_features(judged), right)
+        habits, edits = lessons.learned(slots)
+        return ArcModel(
+            options=self.options, lm=self.lm, habits=habits, edits=edits, looks=(first, second)
+        )
+
+
+class _Part(NamedTuple):
+    """Some of dev's utterances, and what is known from the others."""
+
+    places: list[int]
+    known: Known
 
 
 def networks_of(ballots: Sequence[Ballot], options: VoteOptions) -> Iterator[tuple[int, Sausage]]:
@@ -124,62 +154,53 @@ def networks_of(ballots: Sequence[Ballot], options: VoteOptions) -> Iterator[tup
     return sausages([listen(ballot, options) for ballot in ballots], options)
 
 
+def _slots_of(found: Mapping[int, Sausage]) -> dict[int, Slots]:
+    return {place: Slots(found[place]) for place in sorted(found)}
+
+
+def _prepare(slots: Iterable[Slots], known: Known) -> None:
+    """Find the words that nobody wrote."""
+    slots = list(slots)
+    if known.lexicon is not None:
+        known.lexicon.learn({word for one in slots for word in one.vocabulary})
+    for one in slots:
+        vary(one, known)
+
+
 def _judge(
-    found: Mapping[int, Sausage], habits: Habits, lexicon: Lexicon | None
+    slots: Mapping[int, Slots], places: Iterable[int], elsewhere: Elsewhere, known: Known
 ) -> list[tuple[int, Judged]]:
-    if lexicon is not None:
-        lexicon.learn({word for sausage in found.values() for word in sausage.vocabulary})
     return [
         (place, arc)
-        for place in sorted(found)
-        for arc in judged_arcs(found[place], habits, lexicon)
+        for place in places
+        for arc in judged_arcs(place, slots[place], elsewhere, known)
     ]
 
 
-def _truths(
-    found: Mapping[int, Sausage],
-    judged: Sequence[tuple[int, Judged]],
-    truths: Mapping[int, tuple[str, ...]],
-) -> dict[int, list[str]]:
-    """Return what was said in each slot, variants allowed."""
-    slots = {place: _texts(sausage) for place, sausage in found.items()}
-    for place, arc in judged:
-        slots[place][arc.slot].setdefault(arc.text, 0.0)
-    return {place: slot_truth(arcs, truths[place]) for place, arcs in slots.items()}
+def _judge_dev(
+    slots: Mapping[int, Slots], parts: Sequence[_Part], lessons: Lessons
+) -> tuple[list[tuple[int, Judged]], NDArray[np.bool_]]:
+    """Return the arcs of dev, and which are right."""
+    elsewhere = Elsewhere(slots)
+    judged = [one for part in parts for one in _judge(slots, part.places, elsewhere, part.known)]
+    right = lessons.right(judged)
+    if len(set(right)) < 2:
+        raise ValueError("the members never disagree, so that there is nothing to learn")
+    return judged, np.array(right)
 
 
-def _texts(sausage: Sausage) -> list[dict[str, float]]:
-    return [
-        {sausage.vocabulary[word]: share for word, share in shares.items()}
-        for shares in sausage.shares
-    ]
+def _features(judged: Sequence[tuple[int, Judged]]) -> NDArray[np.float64]:
+    return np.array([arc.features for _, arc in judged])
 
 
-def _habits_of(sausage: Sausage, truth: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return what was said for each arc that many wrote; two words where one was made of them."""
-    slots = _texts(sausage)
-    joined = [(first + second, f"{first} {second}") for first, second in pairwise(truth)]
-    for arcs in slots:
-        strong = [text for text, share in arcs.items() if text and share > _STRONG]
-        for text in strong:
-            for word, pair in joined:
-                if Indel.normalized_similarity(text, word, score_cutoff=_JOINED) >= _JOINED:
-                    arcs.setdefault(pair, 0.0)
-    said = slot_truth(slots, truth)
-    return [
-        (text, word)
-        for arcs, word in zip(slots, said, strict=True)
-        for text, share in arcs.items()
-        if share > _STRONG
-    ]
-
-
-def _pool(pairs: Iterable[Sequence[tuple[str, str]]]) -> dict[str, Counter[str]]:
-    habits: dict[str, Counter[str]] = defaultdict(Counter)
-    for part in pairs:
-        for text, word in part:
-            habits[text][word] += 1
-    return habits
+def _believe(
+    slots: Mapping[int, Slots], judged: Sequence[tuple[int, Judged]], p: NDArray[np.float64]
+) -> dict[int, Slots]:
+    """Return the slots with the probabilities of their arcs as shares."""
+    found: dict[int, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for (place, arc), one in zip(judged, p.tolist(), strict=True):
+        found[place][arc.slot][arc.text] = one
+    return {place: one.believe(found[place]) for place, one in slots.items()}
 
 
 def save(model: ArcModel, path: Path) -> None:

@@ -8,6 +8,7 @@
 Reads rows like ``{"utt_id":"anna-01","system":"nemo","hyps":[{"text":"i goed home"}]}`` and writes
 ``{"utt_id":"anna-01","system":"arcs","hyps":[{"text":"i goed home","score":-0.1,...}]}``, one row
 for each utterance that any file has. The members may be others than those that were learned from.
+What is written in the utterances around one counts too, so a session's should stand together.
 """
 
 from __future__ import annotations

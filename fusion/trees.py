@@ -48,13 +48,13 @@ class Trees(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return np.asarray(1 / (1 + np.exp(-total)))
 
 
-def classifier(seed: int) -> HistGradientBoostingClassifier:
-    """Return what scikit-learn is to fit."""
+def classifier(seed: int, rounds: int = 250, rate: float = 0.06) -> HistGradientBoostingClassifier:
+    """Return what scikit-learn is to fit: so many trees, so much of what each would like."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return HistGradientBoostingClassifier(
-        max_iter=250,
-        learning_rate=0.06,
+        max_iter=rounds,
+        learning_rate=rate,
         max_leaf_nodes=24,
         min_samples_leaf=40,
         l2_regularization=1.0,
@@ -64,14 +64,21 @@ def classifier(seed: int) -> HistGradientBoostingClassifier:
     )
 
 
-def fit_trees(features: Floats, right: NDArray[np.bool_], *, seeds: int = 2) -> Trees:
+def fit_trees(
+    features: Floats,
+    right: NDArray[np.bool_],
+    *,
+    seeds: int = 2,
+    rounds: int = 250,
+    rate: float = 0.06,
+) -> Trees:
     """Return trees that tell the rows that are ``right``; the mean of ``seeds`` fits.
 
     Each fit draws other features for each split. No feature may be NaN.
     """
     start, trees = 0.0, []
     for seed in range(seeds):
-        model = classifier(seed).fit(features, right)
+        model = classifier(seed, rounds, rate).fit(features, right)
         # scikit-learn has no public way to its trees; a test holds the sum to predict_proba.
         start += float(model._baseline_prediction.item()) / seeds
         trees += [_tree(predictor.nodes, 1 / seeds) for (predictor,) in model._predictors]

@@ -58,7 +58,10 @@ class Lexicon:
         from rapidfuzz.distance import Levenshtein
         from rapidfuzz.process import cdist
 
-        new = sorted({word for word in words if word and self.rare(word)} - set(self._alike))
+        new = sorted(
+            {word for word in words if word and " " not in word and self.rare(word)}
+            - set(self._alike)
+        )
         for start in range(0, len(new), 256):
             some = new[start : start + 256]
             distances = cdist(
@@ -123,7 +126,7 @@ def variants(words: Sequence[str], habits: Habits, lexicon: Lexicon | None) -> l
         for text, count in known.items():
             if count >= least and text and text not in words:
                 found.setdefault(text, Variant(text, word, "habit"))
-        for text, kind in lexicon.offers(word) if lexicon is not None else ():
+        for text, kind in lexicon.offers(word) if lexicon and " " not in word else ():
             if text not in words:
                 found.setdefault(text, Variant(text, word, kind))
     return list(found.values())
