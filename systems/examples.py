@@ -39,6 +39,16 @@ def train_and_dev(make: Callable[..., E], train: Path, dev: Path, config: Any) -
     )
 
 
+def counted(train_set: ManifestExamples, dev_set: ManifestExamples) -> dict[str, Any]:
+    """Return what reports say of a training's examples."""
+    return {
+        "train_utterances": len(train_set),
+        "dev_utterances": len(dev_set),
+        "left_out": {"train": dict(train_set.left_out), "dev": dict(dev_set.left_out)},
+        "unreadable": {"train": train_set.unreadable, "dev": dev_set.unreadable},
+    }
+
+
 class ManifestExamples(Dataset[Example]):
     """The rows of a manifest that can be learned from; a system says how in `load`.
 

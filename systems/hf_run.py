@@ -13,7 +13,7 @@ from transformers import Seq2SeqTrainingArguments, set_seed
 from manifests.balance import weights_of_ages
 from manifests.device import Device, Precision, peak_memory, pick_device, pick_precision
 from manifests.jsonl import write_atomic
-from systems.examples import ManifestExamples
+from systems.examples import ManifestExamples, counted
 from systems.experiment import FINAL, is_complete, publish, settings_of, write_settings
 from systems.hf_config import TrainConfig
 from systems.hf_trainer import AsrTrainer, Clock, remove_incomplete, training_arguments
@@ -87,8 +87,6 @@ def evaluations(trainer: AsrTrainer) -> list[dict[str, float]]:
 def training_metrics(trainer: AsrTrainer, parameters: int) -> dict[str, Any]:
     """Return what reports say of a training."""
     state = trainer.state
-    train_set: ManifestExamples = trainer.train_dataset
-    dev_set: ManifestExamples = trainer.eval_dataset
     best = next(one for one in evaluations(trainer) if one["step"] == state.best_global_step)
     clock = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Clock))
     return {
@@ -101,8 +99,5 @@ def training_metrics(trainer: AsrTrainer, parameters: int) -> dict[str, Any]:
         "trainable_parameters": trainer.get_num_trainable_parameters(),
         "total_parameters": parameters,
         "processes": trainer.args.world_size,
-        "train_utterances": len(train_set),
-        "dev_utterances": len(dev_set),
-        "left_out": {"train": dict(train_set.left_out), "dev": dict(dev_set.left_out)},
-        "unreadable": {"train": train_set.unreadable, "dev": dev_set.unreadable},
+        **counted(trainer.train_dataset, trainer.eval_dataset),
     }

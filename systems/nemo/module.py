@@ -34,7 +34,7 @@ class FineTuner(lightning.LightningModule):
         self.evaluations: list[dict[str, float]] = []
         self.seconds = 0.0  # of training, those before a kill (up to its checkpoint) included
         self._started = 0.0
-        self._counts = torch.zeros(4, dtype=torch.float64)  # errors, words, loss, batches
+        self._counts = torch.zeros(4, dtype=torch.float64)  # errors, words, loss, utterances
 
     def training_step(self, batch: tuple[Batch, list[str]], index: int) -> torch.Tensor:
         value, _, _ = loss_of(self.model, batch[0])
@@ -68,7 +68,8 @@ class FineTuner(lightning.LightningModule):
     def validation_step(self, batch: tuple[Batch, list[str]], index: int) -> None:
         value, encoded, frames = loss_of(self.model, batch[0])
         errors = count_word_errors(batch[1], self._hear(encoded, frames))
-        found = [errors.errors, errors.words, float(value), 1.0]
+        # A batch's loss is its utterances' mean: weighted, batches may be of any size.
+        found = [errors.errors, errors.words, float(value) * len(batch[1]), len(batch[1])]
         self._counts += torch.tensor(found, dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
@@ -76,15 +77,14 @@ class FineTuner(lightning.LightningModule):
         if self.trainer.world_size > 1:
             counts = counts.to(self.device)
             torch.distributed.all_reduce(counts)
-        errors, words, value, batches = counts.tolist()
+        errors, words, value, utterances = counts.tolist()
+        loss = value / max(utterances, 1.0)
         wer = errors / words if words else float(errors > 0)
         self.log("val_wer", wer, rank_zero_only=False, sync_dist=False)
-        self.log("val_loss", value / max(batches, 1.0))
+        self.log("val_loss", loss)
         step = self.trainer.global_step
         if not self.evaluations or self.evaluations[-1]["step"] != step:
-            self.evaluations.append(
-                {"step": step, "wer": wer, "loss": round(value / max(batches, 1.0), 6)}
-            )
+            self.evaluations.append({"step": step, "wer": wer, "loss": round(loss, 6)})
 
     def configure_optimizers(self) -> Any:
         config = self._config

@@ -21,7 +21,7 @@ from manifests.device import pick_device, pick_precision
 from manifests.jsonl import read_rows, write_atomic
 from manifests.rows import Utterance
 from manifests.text import normalize_text
-from systems.examples import train_and_dev
+from systems.examples import counted, train_and_dev
 from systems.experiment import FINAL, is_complete, publish, settings_of, write_settings
 from systems.nemo.checkpoint import (
     ADAPTER,
@@ -76,21 +76,15 @@ def train(config: NemoConfig, train: Path, dev: Path, exp: Path) -> Path:
             device=device,
             precision=pick_precision(config.train.precision, device),
             batches=_train_loader(config.train, train_set, rank, processes),
-            dev=_dev_loader(config.train, dev_set, rank, processes),
+            dev=dev_loader(config.train, dev_set, rank, processes),
             hear=_hear(model, config),
         )
         if rank == 0:
             metrics = {
                 **trained,
-                "trainable_parameters": sum(
-                    weight.numel() for weight in model.parameters() if weight.requires_grad
-                ),
-                "total_parameters": sum(weight.numel() for weight in model.parameters()),
+                **_sizes(model),
                 "processes": processes,
-                "train_utterances": len(train_set),
-                "dev_utterances": len(dev_set),
-                "left_out": {"train": dict(train_set.left_out), "dev": dict(dev_set.left_out)},
-                "unreadable": {"train": train_set.unreadable, "dev": dev_set.unreadable},
+                **counted(train_set, dev_set),
                 "device": device,
             }
             write_atomic(exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
@@ -109,6 +103,14 @@ def save(model: Any, config: NemoConfig, folder: Path, final: Path) -> None:
         # Plain tensors: NeMo's save_adapters writes a file that it cannot load.
         torch.save({name: weight.clone() for name, weight in weights.items()}, folder / ADAPTER)
     write_record(folder, "nemo", config.pretrained, config, final)
+
+
+def _sizes(model: Any) -> dict[str, int]:
+    weights = list(model.parameters())
+    return {
+        "trainable_parameters": sum(one.numel() for one in weights if one.requires_grad),
+        "total_parameters": sum(one.numel() for one in weights),
+    }
 
 
 def _check(config: NemoConfig) -> None:
@@ -165,7 +167,12 @@ def _train_loader(config: TrainConfig, rows: Examples, rank: int, processes: int
     )
 
 
-def _dev_loader(config: TrainConfig, rows: Examples, rank: int, processes: int) -> Any:
+def dev_loader(config: TrainConfig, rows: Examples, rank: int, processes: int) -> Any:
+    if len(rows) < processes:  # one without any would leave the others waiting
+        raise ValueError(
+            f"{rows.manifest}: {len(rows)} utterances can be used, must be at least one for each "
+            f"of {processes} processes"
+        )
     mine = Subset(rows, range(rank, len(rows), processes))
     longest = max(rows.durations, default=1.0)
     size = max(1, min(int(config.batch_seconds / longest), config.max_batch))

@@ -87,11 +87,6 @@ def window_of(model: WhisperForConditionalGeneration) -> Seconds:
     return float(model.config.max_source_positions) / POSITIONS_PER_SECOND
 
 
-def longest_window(model: WhisperForConditionalGeneration) -> Seconds:
-    """Return the longest window that the checkpoint has positions for."""
-    return len(_full_table(model.model.encoder)) / POSITIONS_PER_SECOND
-
-
 def _full_table(encoder: Any) -> torch.Tensor:
     """Return the checkpoint's whole positional table, shape (positions, d_model).
 

@@ -21,8 +21,10 @@ from scoring.metric import count_word_errors
 from systems.config import load_config
 from systems.nemo.checkpoint import ADAPTER, MODEL, load_model
 from systems.nemo.config import NemoConfig
-from systems.nemo.data import DurationBatches
+from systems.nemo.data import DurationBatches, Examples, collate
+from systems.nemo.module import FineTuner
 from systems.nemo.system import NemoSystem
+from systems.nemo.train import dev_loader
 from systems.train import main
 
 SETTINGS = [
@@ -200,6 +202,33 @@ def test_two_processes_train_one_model(trained_nemo, tone_corpus, tmp_path):
     assert (exp / "final" / ADAPTER).exists()
     assert len(list(exp.glob("wandb/offline-run-*/*.wandb"))) == 1
     assert len(list(exp.glob("logs/events.out.tfevents.*"))) == 1
+
+
+def test_the_loss_on_dev_is_that_of_any_batches(trained_nemo, tone_corpus):
+    """And so of any number of processes, each of which takes its share."""
+    model = load_model(trained_nemo)
+    rows = Examples(tone_corpus.dev, 30.0, model.tokenizer, 0.08, "raw", training=False)
+    tuner = FineTuner(model, NemoConfig().train, lambda encoded, frames: [""] * len(frames))
+    losses = []
+    for size in (7, 3):
+        tuner.on_validation_epoch_start()
+        for first in range(0, 7, size):
+            batch = collate([rows[i] for i in range(first, min(first + size, 7))])
+            with torch.inference_mode():
+                tuner.validation_step(batch, 0)
+        _, _, value, utterances = tuner._counts.tolist()
+        losses.append(value / utterances)
+        assert utterances == 7
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_two_processes_need_two_utterances_of_dev(trained_nemo, tone_corpus, tmp_path):
+    write_rows(tmp_path / "one.jsonl", list(read_manifest(tone_corpus.dev))[:1])
+    model = load_model(trained_nemo)
+    rows = Examples(tmp_path / "one.jsonl", 30.0, model.tokenizer, 0.08, "raw", training=False)
+    assert len(dev_loader(NemoConfig().train, rows, 0, 1)) == 1
+    with pytest.raises(ValueError, match=r"one\.jsonl: 1 utterances can be used, must be at"):
+        dev_loader(NemoConfig().train, rows, 0, 2)
 
 
 def test_batches_are_of_like_length_and_cover_an_epoch_once():

@@ -20,7 +20,7 @@ from systems.record import write_record
 from systems.whisper.checkpoint import load_model, quiet_peft
 from systems.whisper.data import Tokens
 from systems.whisper.generation import no_speech_token, prompt_tokens
-from systems.whisper.window import longest_window, shorten, window_of
+from systems.whisper.window import shorten, window_of
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_a_shorter_window_keeps_the_first_rows(loaded, seconds, positions):
     assert inputs.shape[-1] == 2 * positions
     assert model.model.encoder(inputs).last_hidden_state.shape[1] == positions
     assert not rows.requires_grad
-    assert longest_window(model) == 2
+    assert shorten(model, processor, None) == 2  # the whole table is still there
     assert sum("position" in name for name in model.state_dict()) == 2
 
 
@@ -236,7 +236,7 @@ def test_a_cut_model_saves_and_loads_even_at_a_fraction_of_a_second(tiny_whisper
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     again, theirs = load_model(tmp_path)
-    assert window_of(again) == longest_window(again) == 1.5
+    assert window_of(again) == shorten(again, theirs, None) == 1.5
     inputs = features(theirs)
     assert inputs.shape[-1] == 150
     wanted = model.model.encoder(inputs).last_hidden_state
