@@ -23,6 +23,17 @@ def offsets(counts: Counts) -> Ints:
     return found
 
 
+def pairs(begins: AnyInts) -> tuple[Ints, Ints]:
+    """Return all pairs of entries of the same row, each pair once; rows begin at ``begins``.
+
+    >>> [entries.tolist() for entries in pairs(np.array([0, 3, 3, 5]))]
+    [[0, 0, 1, 3], [1, 2, 2, 4]]
+    """
+    entry = np.arange(begins[-1])
+    later = np.repeat(begins[1:], np.diff(begins)) - entry - 1
+    return np.repeat(entry, later), ranges(entry + 1, later)
+
+
 def ranges(begin: AnyInts, counts: AnyInts) -> Ints:
     """Return ``begin[n]``, ``begin[n] + 1``, ... of each row, ``counts[n]`` numbers, end to end.
 

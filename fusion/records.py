@@ -58,6 +58,16 @@ class Batch(NamedTuple):
     names: list[str]
     parts: list[Part]
 
+    def head(self, count: int) -> Batch:
+        """Return the first ``count`` utterances."""
+        return Batch(
+            self.names[:count],
+            [
+                Part(data[: sum(lengths[:count])], offsets[:count], lengths[:count])
+                for data, offsets, lengths in self.parts
+            ],
+        )
+
 
 def read_batches(paths: Sequence[Path], *, one_channel: bool = False) -> Iterator[Batch]:
     """Stream the utterances of several files, all CTM or all JSON Lines.

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack
 from importlib import import_module
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ import msgspec
 from fusion.nist.rule import METHODS, Rule
 from fusion.parallel import collect_rarely, in_order, processors
 from fusion.pool import member_names
-from fusion.records import Written, is_ctm, read_batches
+from fusion.records import Batch, Written, is_ctm, read_batches
 from manifests import RowWriter
 from manifests.formats.lines import write_lines
 
@@ -73,6 +74,8 @@ def rover(
         options, calibration = _calibrated(hypotheses, options, calibration)
     fuse = _fuser(tuple(hypotheses), out, options, hyps, networks is not None, lm, calibration)
     made = {"members": hypotheses, "options": msgspec.to_builtins(options), "lm": lm}
+    if not isinstance(options, Rule):
+        fuse, batches = _trusting(fuse, batches)
     results = in_order(fuse, batches, jobs or processors())
     with ExitStack() as files:
         if networks is not None:
@@ -99,6 +102,17 @@ def _calibrated(
     if asked.null_confidence is None:
         asked = msgspec.structs.replace(asked, null_confidence=of_members.nulls)
     return asked, of_members
+
+
+def _trusting(
+    fuse: ExactBatch | VoteBatch, batches: Iterator[Batch]
+) -> tuple[VoteBatch, Iterator[Batch]]:
+    """Return the default mode as it has learned from the first batch whom to trust, and all."""
+    from fusion.voting.vote_batch import VoteBatch
+
+    assert isinstance(fuse, VoteBatch)
+    first = list(islice(batches, 1))
+    return fuse.trusting(first[0]) if first else fuse, chain(first, batches)
 
 
 def _aside(results: Iterator[Written], alternatives: RowWriter) -> Iterator[Written]:

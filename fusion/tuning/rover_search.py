@@ -29,6 +29,7 @@ from fusion.tuning.tuned_rover import Rover
 from fusion.voting.combine import listen
 from fusion.voting.hearings import Hearings, heard_hypotheses
 from fusion.voting.network import Networks, build_networks
+from fusion.voting.trust import Tally, Trust, learn, tally
 from fusion.voting.vote import (
     WEIGHT,
     VoteOptions,
@@ -66,6 +67,7 @@ class RoverSearch:
         self._dev = dev
         self._lists = DevLists(dev)
         heard = heard_hypotheses([listen(ballot, _EVERY) for ballot in dev.ballots], _EVERY.space)
+        self._tally = tally(heard, len(dev.members))
         self._groups = [
             _Group(networks, ballots, heard, dev)
             for ballots, networks in build_networks(heard, equal=True)
@@ -84,7 +86,8 @@ class RoverSearch:
     def _search(self, mask: Mask, ballots: Sequence[Ballot], references: References) -> Subset:
         models = self._lists.models(mask)
         calibration = fit_calibration(self._dev.members, ballots, references)
-        booth = Booth(self._dev, self._groups, self._lists.posteriors(models), calibration)
+        posteriors = self._lists.posteriors(models)
+        booth = Booth(self._dev, self._groups, posteriors, calibration, self._tally)
         # Numbers tried for the null word in place of the calibrated ones fitted dev by chance.
         around = partial(_neighbours, nulls=(None, calibration.nulls))
         climb = Climb(self._dev, booth.errors, around, _complexity)
@@ -203,9 +206,16 @@ class Booth:
     """Counts errors under any settings, for list models and a calibration that stay."""
 
     def __init__(
-        self, dev: Dev, groups: Sequence[_Group], posteriors: Floats, calibration: Calibration
+        self,
+        dev: Dev,
+        groups: Sequence[_Group],
+        posteriors: Floats,
+        calibration: Calibration,
+        tally: Tally,
     ) -> None:
         self._dev = dev
+        self._tally = tally
+        self._trust: dict[tuple[int, ...], Trust] = {}  # by who is asked
         self._groups = groups
         self._confidences = _calibrated(groups, calibration)
         first = np.zeros_like(posteriors)
@@ -219,15 +229,24 @@ class Booth:
         """Return the errors of every ballot, (N,)."""
         weights = np.array(point.weights) / max(point.weights)
         options = VoteOptions(agreement=point.agreement, spelling=point.spelling, alpha=point.alpha)
+        trust = self._whom_to_trust(point.weights) if point.agreement else None
         errors = self._dev.words.copy()  # where nobody voted
         for group, voters in zip(self._groups, self._voters[point.nbest], strict=True):
             share = voters.share * weights[voters.member]
             weight = np.where(share > 0, np.maximum(np.rint(share * WEIGHT), 1), 0).astype(np.int64)
             given = self._given(group, voters, point.null) if point.alpha < 1 else None
-            votes = count_votes(group.networks, voters.row, voters.member, weight, given, options)
+            votes = count_votes(
+                group.networks, voters.row, voters.member, weight, given, options, trust
+            )
             asked = weight.any(axis=0)
             errors[group.ballots[asked]] = np.array(group.errors(votes.winner))[asked]
         return errors
+
+    def _whom_to_trust(self, weights: Sequence[float]) -> Trust:
+        asked = tuple(m for m, weight in enumerate(weights) if weight)
+        if asked not in self._trust:
+            self._trust[asked] = learn(self._tally.among(asked))
+        return self._trust[asked]
 
     def _given(self, group: _Group, voters: _Voters, null: tuple[float, ...] | None) -> Ints:
         if not voters.given:

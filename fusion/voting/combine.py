@@ -3,8 +3,8 @@
     fuse(read_pool(paths), VoteOptions(alpha=0.5)) -> Iterator[Fused]
 
 Hypotheses need no times and no confidences, may be empty or missing, and the members may be
-named in any order: the same ballots give the same rows. A ballot on which nobody votes gives an
-empty row that says so in ``error``.
+named in any order: the same ballots give the same rows. Whom to trust is learned from the first
+of them. A ballot on which nobody votes gives an empty row that says so in ``error``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fusion.voting.best import best_hypotheses
 from fusion.voting.hearings import Heard, Hearings, heard_hypotheses, member_weights
 from fusion.voting.network import build_networks
 from fusion.voting.sausage import Sausage
+from fusion.voting.trust import Trust, learn, tally
 from fusion.voting.vote import VoteOptions, cast_votes
 from manifests import Hypothesis, NBest, WordNetwork
 
@@ -46,25 +47,30 @@ def fuse(
     hyps: int = 1,
     networks: bool = False,
     ngram: NGram | None = None,
+    trust: Trust | None = None,
 ) -> Iterator[Fused]:
     """Yield one fused row for each ballot, in their order.
 
     A row holds the ``hyps`` best ways through its network. A hypothesis' score is the natural log
     of the product of its slots' shares of the votes, a word's confidence the share of its slot.
-    Where words have equally many votes, ``ngram`` decides. ValueError when there are not as many
-    weights as members, or scores of an n-best list that has to vote are missing.
+    Where words have equally many votes, ``ngram`` decides. Without ``trust`` it is learned from
+    the first ballots. ValueError when there are not as many weights as members, or scores of an
+    n-best list that has to vote are missing.
     """
     options = options or VoteOptions()
     source = iter(ballots)
     while window := list(islice(source, _WINDOW)):
         heard = [listen(ballot, options) for ballot in window]
+        numbers = heard_hypotheses(heard, options.space)
+        trust = trust or learned(numbers, len(window[0].rows), options)
         done = {}
         if hyps == 1 and not networks and ngram is None:
-            for place, best in best_of(heard_hypotheses(heard, options.space), options):
+            for place, best in best_of(numbers, options, trust):
                 utt_id = window[place].utt_id
                 done[place] = Fused(NBest(utt_id=utt_id, system=system, hyps=(best,)))
         else:
-            for place, sausage in sausages(heard, options):
+            asked = trust.impartial() if trust and ngram else trust
+            for place, sausage in sausages(heard, options, asked):
                 if ngram is not None:
                     sausage.break_ties(ngram)
                 done[place] = fused(sausage, window[place].utt_id, system, hyps, networks)
@@ -72,22 +78,33 @@ def fuse(
             yield done.get(place) or unheard(ballot.utt_id, system, networks)
 
 
-def best_of(heard: Hearings, options: VoteOptions) -> Iterator[tuple[int, Hypothesis]]:
+def learned(heard: Hearings, members: int, options: VoteOptions) -> Trust | None:
+    """Return whom to trust by what was heard; None where the options do not ask for it."""
+    return learn(tally(heard, members)) if options.agreement else None
+
+
+def best_of(
+    heard: Hearings, options: VoteOptions, trust: Trust | None
+) -> Iterator[tuple[int, Hypothesis]]:
     """Yield the best transcript of each utterance that has voters, with its place, in any order."""
     for places, networks in build_networks(heard):
-        votes = cast_votes(networks, heard, options)
+        votes = cast_votes(networks, heard, options, trust)
         best = best_hypotheses(networks, votes, heard, options.space)
         yield from zip(places.tolist(), best, strict=True)
 
 
 def sausages(
-    heard: Sequence[Sequence[Heard]], options: VoteOptions
+    heard: Sequence[Sequence[Heard]], options: VoteOptions, trust: Trust | None = None
 ) -> Iterator[tuple[int, Sausage]]:
-    """Yield the network of each utterance that has voters, with its place, in any order."""
+    """Yield the network of each utterance that has voters, with its place, in any order.
+
+    Without ``trust`` it is learned from what was heard.
+    """
     everyone = list(chain.from_iterable(heard))
     numbers = heard_hypotheses(heard, options.space)
+    trust = trust or learned(numbers, numbers.member.max(initial=0) + 1, options)
     for places, networks in build_networks(numbers):
-        votes = cast_votes(networks, numbers, options)
+        votes = cast_votes(networks, numbers, options, trust)
         for b, place in enumerate(places.tolist()):
             voters = [everyone[n] for n in networks.voter[:, b].tolist() if n >= 0]
             yield place, Sausage(voters, networks, votes, b, options.space)

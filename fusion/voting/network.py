@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
-from fusion.ragged import offsets, ranges
+from fusion.ragged import offsets, pairs, ranges
 from fusion.voting.grow import grow
 from fusion.voting.likeness import Rivals, rivals
 
@@ -138,7 +138,7 @@ def _packed(words: Words, keys: int) -> list[Ints]:
 def _order(sequences: _Sequences) -> Ints:
     """Return the place of each sequence in its utterance, the nearest to all others first."""
     counts = np.diff(sequences.begins)
-    one, other = _pairs(sequences.begins, counts)
+    one, other = pairs(sequences.begins)
     texts = _as_text(sequences.words)
     far = np.zeros(len(texts))
     if len(one):
@@ -150,13 +150,6 @@ def _order(sequences: _Sequences) -> Ints:
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(sequences.begins[:-1], counts)
     return rank
-
-
-def _pairs(begins: Ints, counts: Ints) -> tuple[Ints, Ints]:
-    """Return all pairs of sequences of an utterance, each once."""
-    sequence = np.arange(begins[-1])
-    later = np.repeat(begins[1:], counts) - sequence - 1
-    return np.repeat(sequence, later), ranges(sequence + 1, later)
 
 
 def _as_text(words: Words) -> NDArray[np.object_]:

@@ -1,11 +1,12 @@
 """Voting in the slots of word transition networks: who counts how much, and what wins.
 
 A voter's weight is its member's weight, times its share of the member's n-best list, times its
-agreement to a power: the share of all other members' weight that says what it says, over all
-slots. Someone who heard half of the utterance, or another one, so counts little, and nothing need
-be known of the voters beforehand. A vote is the voter's weight, in part times the confidence of
-the word; a part of it also goes to words that are spelled alike. Sums are integers: no order of
-voters or utterances changes them.
+agreement to a power: how much of its words the others say too. Someone who heard half of the
+utterance, or another one, so counts little. Whose agreement tells how much is learned from the
+votes themselves (`fusion.voting.trust`): copies tell nothing of each other, and share their votes
+for a word that they say together. A vote is the voter's weight, in part times the confidence of
+the word; a part of it also goes to words that are spelled alike, and common words win ties. Sums
+are integers: no order of voters or utterances changes them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from fusion.ragged import offsets
 from fusion.voting.tokens import Space
+from fusion.voting.trust import FAVOUR, SHARE, UNIT, Trust
 
 if TYPE_CHECKING:
     from fusion.voting.hearings import Hearings
@@ -27,11 +29,11 @@ if TYPE_CHECKING:
 Ints = NDArray[np.integer[Any]]
 Longs = NDArray[np.int64]
 
-# With these, sums of 800 votes for words spelled alike stay below 2^63.
+# With these, sums of 700 votes for words spelled alike stay below 2^63.
 WEIGHT = 1 << 16  # weight 1
 CONFIDENCE = 1 << 12  # confidence 1
 _ALIKE = 100  # spelled the same
-_PRIOR = 4  # slots with the mean agreement that each voter is granted: short texts tell little
+_PRIOR = 8  # words with the usual agreement that each voter is granted: short texts tell little
 
 
 class VoteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,7 +43,7 @@ class VoteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     alpha: float = 1.0  # part of a vote that does not ask for confidence
     # Of each member, or of all; None = what the voter's words beside the gap have.
     null_confidence: float | tuple[float, ...] | None = None
-    agreement: int = 8  # power of a voter's agreement with the others; 0 = nobody is asked
+    agreement: int = 8  # power of a voter's agreement with the others; 0 = all count the same
     spelling: float = 0.5  # part of a vote, times likeness squared, that words spelled alike get
     nbest: int = 1  # so many hypotheses of each member vote, by their posteriors
     nbest_scale: float = 1.0  # of the scores of an n-best list, before they become posteriors
@@ -110,8 +112,10 @@ def known_confidences(voter: Longs, keys: Longs, confidences: NDArray[np.float64
     return Known(begin, size * given[begin], values)
 
 
-def cast_votes(networks: Networks, heard: Hearings, options: VoteOptions) -> Votes:
-    """Let all who were heard vote."""
+def cast_votes(
+    networks: Networks, heard: Hearings, options: VoteOptions, trust: Trust | None
+) -> Votes:
+    """Let all who were heard vote; whom to trust is asked where the options ask for agreement."""
     there = networks.voter >= 0
     weight = np.maximum(np.rint(heard.weight[networks.voter] * WEIGHT).astype(np.int64), 1) * there
     given = None
@@ -119,7 +123,8 @@ def cast_votes(networks: Networks, heard: Hearings, options: VoteOptions) -> Vot
         known = known_confidences(networks.voter, heard.keys, heard.confidences())
         null = nulls_given(heard.member[networks.voter], options.null_confidence)
         given = confidences_given(networks, networks.row, known, null)
-    return count_votes(networks, networks.row, heard.member[networks.voter], weight, given, options)
+    member = heard.member[networks.voter]
+    return count_votes(networks, networks.row, member, weight, given, options, trust)
 
 
 def count_votes(
@@ -129,14 +134,17 @@ def count_votes(
     weight: Longs,
     given: Longs | None,
     options: VoteOptions,
+    trust: Trust | None,
 ) -> Votes:
     """Count the votes of any voters.
 
     ``row``, ``member`` and ``weight`` (in `WEIGHT`; 0: no voter) are (N, B), sorted by row;
     ``given`` (N, D) are `confidences_given`, which only an alpha below 1 asks for.
     """
+    own = weight
     if options.agreement:
-        weight = _trusted(networks, row, member, weight, options.agreement)
+        assert trust is not None
+        weight = _trusted(networks, row, member, weight, options.agreement, trust)
     rivals = networks.rivals
     slot = np.arange(len(rivals.slot))
     arc = rivals.arc[row[:, rivals.utterance], slot]
@@ -148,6 +156,9 @@ def count_votes(
         least = votes > 0
         votes = votes * (steady * CONFIDENCE + (CONFIDENCE - steady) * given)
         votes = np.maximum(votes, least)
+    if options.agreement and trust:
+        utterance = rivals.utterance
+        votes = _divided(votes, arc, member[:, utterance], own[:, utterance], trust)
     support = np.zeros(rivals.word.shape, np.int64)
     for own, vote in zip(arc, votes, strict=True):
         support[own, slot] += vote
@@ -156,37 +167,60 @@ def count_votes(
         part = round(options.spelling * _ALIKE)
         for gained, alike in zip(score, rivals.alike.astype(np.int64), strict=True):
             gained += (alike * alike * part // _ALIKE * support).sum(axis=0)
+    if options.agreement and trust and trust.favour:
+        score += score // FAVOUR * _favours(networks, trust)
     return Votes(weight, arc, support, votes.sum(axis=0), score)
 
 
-def _trusted(networks: Networks, row: Ints, member: Ints, weight: Longs, power: int) -> Longs:
+def _trusted(
+    networks: Networks, row: Ints, member: Ints, weight: Longs, power: int, trust: Trust
+) -> Longs:
     """Return the weights times agreement to a power, at least 1 where they were.
 
     Agreement is a ratio of integers and its power repeated multiplication, so that the result
     does not hang on how a batch is laid out in memory.
     """
-    table, slots = networks.table, networks.slots
-    valid = np.arange(table.shape[1])[:, None] < slots
-    same = np.stack([((table == one) & valid).sum(axis=1) for one in table]) if len(table) else row
-    agreed, others = np.zeros((2, *weight.shape), np.int64)
+    table = networks.table
+    length = np.take_along_axis((table > 0).sum(axis=1), row, axis=0)
+    same = np.stack([((table == one) & (one > 0)).sum(axis=1) for one in table])
+    agreed, words, told = np.zeros((3, *weight.shape), np.int64)
     utterance = np.arange(weight.shape[1])
     for n in range(len(weight)):
-        apart = weight * (member != member[n])
-        agreed[n] = (same[row[n], row, utterance] * apart).sum(axis=0)
-        others[n] = apart.sum(axis=0) * slots
-    voting = (weight > 0).sum(axis=0)
-    share = np.where(others > 0, agreed / np.maximum(others, 1), 1.0)
-    # Sums of floats hang on their order; of integers they do not.
-    parts = np.rint(share * WEIGHT).astype(np.int64) * (weight > 0)
-    mean = parts.sum(axis=0) / np.maximum(voting * WEIGHT, 1)
-    share = np.where(weight > 0, share * slots + mean * _PRIOR, 0.0)
+        evidence = trust.evidence[member[n], member] * weight
+        agreed[n] = (same[row[n], row, utterance] * evidence).sum(axis=0)
+        words[n] = ((length[n] + length) * evidence).sum(axis=0)
+        told[n] = evidence.sum(axis=0)
+    usual = trust.usual[member] / UNIT
+    share = (2 * agreed + 2 * _PRIOR * told * usual) / np.maximum(words + 2 * _PRIOR * told, 1)
+    share = np.where(weight > 0, np.where(told > 0, share, usual), 0.0)
     # Only how they compare counts; the best keeps its weight, so that none vanish in rounding.
     best = share.max(axis=0, initial=0.0)
     share = np.where(best > 0, share / np.where(best > 0, best, 1.0), 1.0)
-    trust = np.ones_like(share)
+    trusted = np.ones_like(share)
     for _ in range(power):
-        trust *= share
-    return np.where(weight > 0, np.maximum(np.rint(weight * trust).astype(np.int64), 1), 0)
+        trusted *= share
+    return np.where(weight > 0, np.maximum(np.rint(weight * trusted).astype(np.int64), 1), 0)
+
+
+def _divided(votes: Longs, arc: Ints, member: Ints, weight: Longs, trust: Trust) -> Longs:
+    """Return the votes (N, D), divided among those who share them and say the same word."""
+    if not trust.shared.any():
+        return votes
+    voters = np.full(votes.shape, SHARE, np.int64)
+    for own, name, part in zip(arc, member, weight, strict=True):
+        voters += (arc == own) * (trust.shared[member, name] * part // WEIGHT)
+    divided: Longs = np.maximum(votes * SHARE // voters, votes > 0)
+    return divided
+
+
+def _favours(networks: Networks, trust: Trust) -> Longs:
+    """Return what the words (K, D) of the slots in which sequences differ get for being common."""
+    words = networks.rivals.word
+    numbers, place = np.unique(words, return_inverse=True)
+    keys = networks.keys
+    favour = [trust.favour.get(keys[n], 0) if n > 0 else trust.null for n in numbers.tolist()]
+    found: Longs = np.array(favour, np.int64)[place].reshape(words.shape)
+    return found
 
 
 def nulls_given(member: Longs, null: float | tuple[float, ...] | None) -> Longs | None:

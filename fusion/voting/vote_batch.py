@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import msgspec
 
-from fusion.best_columns import decoded, read_best
+from fusion.best_columns import BestColumns, decoded, read_best
 from fusion.calibration import Calibration
 from fusion.pool import Ballot
 from fusion.records import SYSTEM, Batch, Part, Written, bad_row, encoded, is_ctm, utterance_names
-from fusion.voting.combine import Fused, best_of, fuse, unheard
-from fusion.voting.hearings import heard_columns
+from fusion.voting.combine import Fused, best_of, fuse, learned, listen, unheard
+from fusion.voting.hearings import heard_columns, heard_hypotheses
+from fusion.voting.trust import Trust, sample
 from fusion.voting.vote import VoteOptions
 from lm.ngram import NGram
 from manifests import Hypothesis, NBest
@@ -34,6 +35,20 @@ class VoteBatch:
     networks: bool = False
     lm: Path | None = None
     calibration: Calibration | None = None  # of the members, in their order
+    trust: Trust | None = None  # learned from the first batch
+
+    def trusting(self, batch: Batch) -> VoteBatch:
+        """Return the same, with what the first batch tells of whom to trust."""
+        if not self.options.agreement:
+            return self
+        batch = batch.head(sample(len(self.paths)))
+        if self._only_best():
+            heard = heard_columns(self._columns(batch), self.options)
+        else:
+            ballots = self._ballots(utterance_names(batch, ctm=self.ctm), batch)
+            voters = [listen(ballot, self.options) for ballot in ballots]
+            heard = heard_hypotheses(voters, self.options.space)
+        return replace(self, trust=learned(heard, len(self.paths), self.options))
 
     def __call__(self, batch: Batch) -> Written:
         ids = utterance_names(batch, ctm=self.ctm)
@@ -51,10 +66,8 @@ class VoteBatch:
         return alone and not (asked or is_ctm(self.paths[0]))
 
     def _best(self, ids: Sequence[str], batch: Batch) -> Iterator[Fused]:
-        columns = [
-            read_best(path, part) for path, part in zip(self.paths, batch.parts, strict=True)
-        ]
-        found = dict(best_of(heard_columns(columns, self.options), self.options))
+        heard = heard_columns(self._columns(batch), self.options)
+        found = dict(best_of(heard, self.options, self.trust))
         for place, utt_id in enumerate(ids):
             if place in found:
                 yield Fused(NBest(utt_id=utt_id, system=SYSTEM, hyps=(found[place],)))
@@ -62,21 +75,26 @@ class VoteBatch:
                 yield unheard(utt_id, SYSTEM, networks=False)
 
     def _fused(self, ids: Sequence[str], batch: Batch) -> Iterator[Fused]:
-        rows = [
-            _ctm_rows(path, part) if is_ctm(path) else decoded(path, part)
-            for path, part in zip(self.paths, batch.parts, strict=True)
-        ]
-        ballots: Iterator[Ballot] = map(Ballot, ids, zip(*rows, strict=True))
-        if self.calibration is not None:
-            ballots = self.calibration.apply(ballots)
         return fuse(
-            ballots,
+            self._ballots(ids, batch),
             self.options,
             system=SYSTEM,
             hyps=self.hyps,
             networks=self.networks,
             ngram=None if self.lm is None else _ngram(self.lm),
+            trust=self.trust,
         )
+
+    def _columns(self, batch: Batch) -> list[BestColumns]:
+        return [read_best(path, part) for path, part in zip(self.paths, batch.parts, strict=True)]
+
+    def _ballots(self, ids: Sequence[str], batch: Batch) -> Iterator[Ballot]:
+        rows = [
+            _ctm_rows(path, part) if is_ctm(path) else decoded(path, part)
+            for path, part in zip(self.paths, batch.parts, strict=True)
+        ]
+        ballots: Iterator[Ballot] = map(Ballot, ids, zip(*rows, strict=True))
+        return ballots if self.calibration is None else self.calibration.apply(ballots)
 
 
 @cache

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.pool import Ballot
-from fusion.voting.combine import fuse, posteriors
+from fusion.voting.combine import fuse, learned, listen, posteriors
 from fusion.voting.hearings import Heard, heard_hypotheses
 from fusion.voting.network import build_networks
 from fusion.voting.tokens import scored
+from fusion.voting.trust import UNIT, Trust
 from fusion.voting.vote import VoteOptions, cast_votes
 from lm import NGram
 from manifests import Hypothesis, NBest, Word, write_rows
@@ -104,12 +105,15 @@ def test_equally_near_voters_are_ordered_by_what_they_wrote(texts):
     assert len(made) == 1
 
 
-@given(st.lists(st.lists(TEXTS, min_size=1, max_size=4), min_size=1, max_size=5))
-def test_ballots_do_not_touch_each_other(texts):
+@given(st.lists(st.lists(TEXTS, min_size=3, max_size=3), min_size=1, max_size=5))
+def test_ballots_do_not_touch_each_other_but_for_whom_they_trust(texts):
     ballots = [ballot(*rows, utt_id=f"u{n}") for n, rows in enumerate(texts)]
+    heard = heard_hypotheses([listen(one, VoteOptions()) for one in ballots], "scorer")
+    trust = learned(heard, 3, VoteOptions())
     together = list(fuse(ballots, networks=True))
     assert [fused.row.utt_id for fused in together] == [one.utt_id for one in ballots]
-    assert together == [fused for one in ballots for fused in fuse([one], networks=True)]
+    alone = [fused for one in ballots for fused in fuse([one], networks=True, trust=trust)]
+    assert together == alone
 
 
 @given(TEXTS, st.integers(1, 4))
@@ -169,7 +173,10 @@ def test_voters_of_one_member_do_not_confirm_each_other():
             [[Heard(member, 1.0, Hypothesis(text=text)) for member, text in said]], "words"
         )
         ((_, networks),) = build_networks(heard)
-        votes = cast_votes(networks, heard, VoteOptions(agreement=1))
+        # As much trust in everybody.
+        everybody = 1 - np.eye(3, dtype=np.int64)
+        trust = Trust(0 * everybody, UNIT * everybody, np.full(3, UNIT // 2), {}, 0)
+        votes = cast_votes(networks, heard, VoteOptions(agreement=1), trust)
         by_hypothesis = np.argsort(networks.voter[:, 0])
         return votes.weight[by_hypothesis, 0].tolist()
 
