@@ -172,7 +172,7 @@ def _accuracies(agreement: Floats, met: Bools, likeness: Floats) -> Floats:
 
     Asymmetric least squares (Newey and Powell, Econometrica 1987) in logarithms: convex, so there
     is one solution. A pair counts by its squared agreement, as the error of a logarithm goes, and
-    k copies as one member; what copies agree in tells nothing.
+    k copies as one member.
     """
     if not met.any():
         return np.ones(len(agreement))
@@ -180,7 +180,7 @@ def _accuracies(agreement: Floats, met: Bools, likeness: Floats) -> Floats:
     target = np.log(agreement)
     copies = 1 + likeness.sum(axis=1)
     weight = np.where(met, agreement**2 / np.outer(copies, copies), 0.0)
-    surplus = _SURPLUS * (1 - likeness) * weight
+    surplus = _SURPLUS * weight
     even = _EVEN * _SURPLUS * weight.sum(axis=1)
     together = np.diag(even) - np.outer(even, even) / even.sum()
     together += 1e-9 * np.eye(len(agreement))  # members that met nobody
