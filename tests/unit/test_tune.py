@@ -325,7 +325,7 @@ def test_the_voting_that_was_searched_is_that_of_rover():
     everybody = np.ones(len(dev.ballots), dtype=bool)
     models = search._lists.models(everybody)
     calibration = fit_calibration(dev.members, dev.ballots, dev.references)
-    booth = Booth(dev, search._groups, search._lists.posteriors(models), calibration)
+    booth = Booth(dev, search._groups, search._lists.posteriors(models), calibration, search._tally)
     for point in (
         Point(weights=(1.0, 1.1, 1.2)),
         Point(weights=(1.0, 1.1, 1.2), nbest=False),
