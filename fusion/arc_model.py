@@ -11,7 +11,7 @@ slot's shares become its probabilities.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -40,8 +40,7 @@ from manifests import NBest
 SYSTEM = "arcs"
 FOLDS = 5
 _WINDOW = 4096
-# Of the first look, whose trees are fitted once for each part and once for all.
-_quick_trees = partial(fit_trees, seeds=1, rounds=120, rate=0.1)
+_FEW = 20_000  # arcs, of about 600 utterances: from fewer, more trees learn nothing more
 
 
 class ArcModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,14 +127,15 @@ class ArcMethod:
             _prepare([slots[place] for place in part.places], part.known)
         judged, right = _judge_dev(slots, parts, lessons)
         features = _features(judged)
-        first = _quick_trees(features, right)
+        first_trees, second_trees = _learners(len(judged))
+        first = first_trees(features, right)
         at = np.array([fold[place] for place, _ in judged])
         guessed = np.zeros(len(judged))
         for number in sorted(set(fold)):
-            trees = _quick_trees(features[at != number], right[at != number])
+            trees = first_trees(features[at != number], right[at != number])
             guessed[at == number] = trees.probability(features[at == number])
         judged, right = _judge_dev(_believe(slots, judged, guessed), parts, lessons)
-        second = fit_trees(_features(judged), right)
+        second = second_trees(_features(judged), right)
         habits, edits = lessons.learned(slots)
         return ArcModel(
             options=self.options, lm=self.lm, habits=habits, edits=edits, looks=(first, second)
@@ -147,6 +147,13 @@ class _Part(NamedTuple):
 
     places: list[int]
     known: Known
+
+
+def _learners(arcs: int) -> tuple[Callable[..., Trees], Callable[..., Trees]]:
+    """Return what fits the first look, once for each part and once for all, and the second."""
+    if arcs < _FEW:
+        return partial(fit_trees, rounds=60, rate=0.1), partial(fit_trees, seeds=2, rounds=60)
+    return partial(fit_trees, rounds=120, rate=0.1), partial(fit_trees, seeds=2)
 
 
 def networks_of(ballots: Sequence[Ballot], options: VoteOptions) -> Iterator[tuple[int, Sausage]]:

@@ -68,7 +68,7 @@ def fit_trees(
     features: Floats,
     right: NDArray[np.bool_],
     *,
-    seeds: int = 2,
+    seeds: int = 1,
     rounds: int = 250,
     rate: float = 0.06,
 ) -> Trees:
