@@ -73,6 +73,13 @@ def repeated_keys(line: bytes) -> list[str]:
     return [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
 
 
+def may_repeat(line: bytes, row: Utterance) -> bool:
+    """Tell, fast, if the line of an utterance has more keys than the fields that it set."""
+    # `language` and `offset` are never None, whether they were in the line or not.
+    fields = msgspec.structs.astuple(row)
+    return line.count(b":") > len(fields) - fields.count(None) - 2
+
+
 def row_check(row_type: type[Row]) -> Callable[[Any], list[str]]:
     """Return what lists the faults of a well-typed row of this type."""
     return _CHECKS.get(row_type, lambda row: [])

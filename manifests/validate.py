@@ -25,6 +25,7 @@ from manifests.faults import (
     BYTE_ORDER_MARK,
     JSON_ERRORS,
     examine,
+    may_repeat,
     repeated_fault,
     repeated_keys,
     row_check,
@@ -153,7 +154,7 @@ class _Scan:
             try:
                 row = decode(line)
                 faults = check(row)
-                if is_utterance:
+                if is_utterance and may_repeat(line, row):
                     faults += map(repeated_fault, repeated_keys(line))
             except JSON_ERRORS:
                 faults, values = examine(line, self._row_type)

@@ -66,6 +66,7 @@ class TestRows:
             {"text": 'a "text" with "text": and "text" in it', "extra": {"text": "text"}},
             {"speaker": "", "language": ""},
             '{"duration":"3","duration":3}',
+            '{"utt_id" : "e", "text" : "x", "audio_filepath" : "e.wav", "text" : "y", "duration" : 3}',
         )
         assert messages(path, audio=False) == [
             "1: field 'text' comes twice, must come once",
@@ -74,6 +75,7 @@ class TestRows:
             "4: field 'duration' comes twice, must come once",
             "4: field 'utt_id' is missing, must be there",
             "4: field 'audio_filepath' is missing, must be there",
+            "5: field 'text' comes twice, must come once",
         ]
 
     def test_no_bytes_stop_the_list(self, corpus: Any, folder: Path) -> None:
