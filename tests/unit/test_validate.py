@@ -66,7 +66,7 @@ class TestRows:
             {"text": 'a "text" with "text": and "text" in it', "extra": {"text": "text"}},
             {"speaker": "", "language": ""},
             '{"duration":"3","duration":3}',
-            '{"utt_id" : "e", "text" : "x", "audio_filepath" : "e.wav", "text" : "y", "duration" : 3}',
+            '{"utt_id" : "e", "text" : "x", "audio_filepath" : "e", "text" : "y", "duration" : 3}',
         )
         assert messages(path, audio=False) == [
             "1: field 'text' comes twice, must come once",
