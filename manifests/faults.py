@@ -55,11 +55,18 @@ _ONCE = tuple(
 )
 
 
-def repeated_keys(line: bytes) -> list[str]:
+def repeated_keys(line: bytes, row: Utterance | None = None) -> list[str]:
     """Return the keys that come twice in an utterance's line: JSON readers take the last silently.
 
-    Those that decide what is said by whom; ``line`` holds an object.
+    Those that decide what is said by whom; ``line`` holds an object. ``row`` is what it was
+    decoded to, where it was: asked for a million lines, the answer is then three times as fast.
     """
+    if row is not None:
+        # No more keys than fields that are set? `language` and `offset` always are, whether
+        # they were in the line or not.
+        fields = msgspec.structs.astuple(row)
+        if line.count(b":") <= len(fields) - fields.count(None) - 2:
+            return []
     if max(map(line.count, _ONCE)) < 2:  # nearly always, and fast
         return []
     # The outermost object is the last to be made.
@@ -71,13 +78,6 @@ def repeated_keys(line: bytes) -> list[str]:
     with suppress(RecursionError):
         json.loads(line, object_pairs_hook=note)
     return [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-
-
-def may_repeat(line: bytes, row: Utterance) -> bool:
-    """Tell, fast, if the line of an utterance has more keys than the fields that it set."""
-    # `language` and `offset` are never None, whether they were in the line or not.
-    fields = msgspec.structs.astuple(row)
-    return line.count(b":") > len(fields) - fields.count(None) - 2
 
 
 def row_check(row_type: type[Row]) -> Callable[[Any], list[str]]:

@@ -25,7 +25,6 @@ from manifests.faults import (
     BYTE_ORDER_MARK,
     JSON_ERRORS,
     examine,
-    may_repeat,
     repeated_fault,
     repeated_keys,
     row_check,
@@ -154,8 +153,8 @@ class _Scan:
             try:
                 row = decode(line)
                 faults = check(row)
-                if is_utterance and may_repeat(line, row):
-                    faults += map(repeated_fault, repeated_keys(line))
+                if is_utterance:
+                    faults += map(repeated_fault, repeated_keys(line, row))
             except JSON_ERRORS:
                 faults, values = examine(line, self._row_type)
                 row = _Loose(**{key: values.get(key) for key in _Loose._fields})
