@@ -21,18 +21,15 @@ class Around:
 
     def __init__(self, slots: Slots, ngram: NGram | None) -> None:
         self.ngram = ngram
-        self.origin = slots.origin
         shares = slots.shares
         self.best = [max(slot.values()) for slot in shares]
         self.gaps = [slot.get("", 0.0) for slot in shares]
         self.sure = sum(self.best) / max(1, len(self.best))
         self.words = [[text for text in slot if text] for slot in shares]
         self._chosen = [next(iter(slot)) for slot in shares]
-        self._vocabulary = slots.vocabulary
-        self._place = {text: n for n, text in enumerate(slots.vocabulary)}
-        self._said = said = np.array(slots.said, np.int64).reshape(-1, len(shares))
-        weight = np.array(slots.weight, np.float64)
-        self._weight = weight / max(weight.sum(), 1e-9)
+        self._vocabulary, self._place = slots.vocabulary, slots.place
+        self._weight = slots.weight
+        self._said = said = slots.said
         agreed = (said[:, None] == said[None]).sum(axis=1) - 1
         far = np.abs(np.subtract.outer(np.arange(len(shares)), np.arange(len(shares))))
         kernel = 0.5 ** (far / _NEAR) * (far > 0)

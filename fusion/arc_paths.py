@@ -58,17 +58,14 @@ def by_voters(slots: Slots) -> Shares:
     own = [
         np.array([max(s[t], _FLOOR) for t in a]) for s, a in zip(slots.shares, arcs, strict=True)
     ]
-    weight = np.array(slots.weight) / max(sum(slots.weight), 1e-9)
-    place = {text: n for n, text in enumerate(slots.vocabulary)}
-    said = np.array(slots.said).reshape(-1, len(arcs))
     who = [
-        np.array([said[:, slot] == place.get(text, -1) for text in a]) * 1.0
+        np.array([slots.said[:, slot] == slots.place.get(text, -1) for text in a]) * 1.0
         for slot, a in enumerate(arcs)
     ]
     steps = []
     for left, right in pairwise(who):
-        both = (left * weight) @ right.T
-        alone = np.outer(left @ weight, right @ weight)
+        both = (left * slots.weight) @ right.T
+        alone = np.outer(left @ slots.weight, right @ slots.weight)
         steps.append((both + _PRIOR * 0.25) / (alone + _PRIOR * 0.25))
     forward = [own[0] / own[0].sum()]
     for step, one in zip(steps, own[1:], strict=True):

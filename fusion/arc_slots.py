@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from copy import copy
 
+import numpy as np
 from rapidfuzz.distance import Indel
 
 from fusion.variants import Variant
@@ -24,7 +25,8 @@ _LONG = 4  # letters of a word that is split
 class Slots:
     """What is judged of a sausage: ``shares`` of texts (best first), ``said`` by voter and slot.
 
-    ``said`` holds positions in ``vocabulary``; a text may be several words, "" is the null word.
+    ``said`` (V, S) holds positions in ``vocabulary``, by ``place``; a text may be several words,
+    "" is the null word. ``weight`` (V,) is each voter's part of all votes.
     ``votes`` are the shares before anybody was believed, ``variants`` what nobody wrote but may
     have been said, ``origin`` the network's slots of each of these.
     """
@@ -32,7 +34,7 @@ class Slots:
     def __init__(self, sausage: Sausage) -> None:
         words = sausage.vocabulary
         self._sausage = sausage
-        self.weight = sausage.weight[: len(sausage.said)]
+        weight = sausage.weight[: len(sausage.said)]
         texts = [{words[n]: share for n, share in shares.items()} for shares in sausage.shares]
         self.origin = _groups(texts)
         said = [tuple(words[n] for n in row) for row in sausage.said]
@@ -41,29 +43,16 @@ class Slots:
             for group in self.origin
         ]
         self.shares = [
-            texts[group[0]] if len(group) == 1 else self._pooled(column, group, texts)
+            texts[group[0]] if len(group) == 1 else _pooled(column, weight, group, texts)
             for group, column in zip(self.origin, columns, strict=True)
         ]
         self.votes = self.shares
         self.variants: list[dict[str, Variant]] = [{} for _ in self.shares]
         self.vocabulary = ("", *sorted({text for shares in self.shares for text in shares} - {""}))
-        place = {text: n for n, text in enumerate(self.vocabulary)}
-        self.said = [
-            list(row) for row in zip(*[[place[t] for t in c] for c in columns], strict=True)
-        ]
-
-    def _pooled(
-        self, column: list[str], group: tuple[int, ...], texts: list[dict[str, float]]
-    ) -> dict[str, float]:
-        votes: dict[str, float] = defaultdict(float)
-        for text, weight in zip(column, self.weight, strict=True):
-            votes[text] += weight
-        # The best of each slot together, although perhaps nobody wrote both.
-        best = " ".join(filter(None, (next(filter(None, texts[slot]), "") for slot in group)))
-        votes.setdefault(best, 0.0)
-        total = sum(votes.values()) or 1.0
-        order = sorted(votes, key=lambda text: (-votes[text], text))
-        return {text: votes[text] / total for text in order}
+        self.place = {text: n for n, text in enumerate(self.vocabulary)}
+        places = [[self.place[text] for text in column] for column in columns]
+        self.said = np.array(places, np.int64).reshape(len(columns), len(said)).T.copy()
+        self.weight = np.array(weight, np.float64) / max(sum(weight), 1e-9)
 
     def believe(self, probabilities: Mapping[int, Mapping[str, float]]) -> Slots:
         """Return the same with other shares where ``probabilities`` of a slot's arcs are given."""
@@ -83,6 +72,21 @@ class Slots:
                 self._sausage.reweigh(first, shares)
                 for other in others:
                     self._sausage.reweigh(other, {"": 1.0})
+
+
+def _pooled(
+    column: list[str], weights: list[int], group: tuple[int, ...], texts: list[dict[str, float]]
+) -> dict[str, float]:
+    """Return the shares of what the voters say in the slots of a group together."""
+    votes: dict[str, float] = defaultdict(float)
+    for text, weight in zip(column, weights, strict=True):
+        votes[text] += weight
+    # The best of each slot together, although perhaps nobody wrote both.
+    best = " ".join(filter(None, (next(filter(None, texts[slot]), "") for slot in group)))
+    votes.setdefault(best, 0.0)
+    total = sum(votes.values()) or 1.0
+    order = sorted(votes, key=lambda text: (-votes[text], text))
+    return {text: votes[text] / total for text in order}
 
 
 def _groups(texts: list[dict[str, float]]) -> list[tuple[int, ...]]:
