@@ -122,12 +122,8 @@ def words_stand_alone(text: str) -> bool:
     lower = text.lower()
     if not _PARTED.fullmatch(lower):
         return False
-    first, *others = lower.split(" ")
-    return (
-        all(map(_starts_anew, others))
-        and _part(first) is not None
-        and None not in map(_part, others)
-    )
+    words = lower.split()
+    return _parts(words) == words and None not in map(_part, words)
 
 
 def _parts(words: Iterable[str]) -> list[str]:
