@@ -83,14 +83,14 @@ def answers(ids: Sequence[str], hypotheses: Path, unheard: Iterable[Path] = ()) 
         decoded.append(utt_id)
         texts[utt_id] = "" if row.error is not None else row.best.text
         failed += row.error is not None
-    silent = {
-        by_row_id.get(safe_utt_id(row.utt_id))
+    rejected = {
+        safe_utt_id(row.utt_id)
         for path in unheard
         for row in read_rows(path, Rejected)
         if row.utt_id is not None
     }
-    silent = silent & set(ids) - texts.keys()
-    check_ids(ids, [*decoded, *filter(None, silent)], str(hypotheses))
+    silent = {by_row_id[row_id] for row_id in rejected & by_row_id.keys()} - texts.keys()
+    check_ids(ids, [*decoded, *silent], str(hypotheses))
     if failed:
         log.warning("%d utterances could not be decoded: answered as silence", failed)
     if silent:
