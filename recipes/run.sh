@@ -42,7 +42,7 @@ die() {
   exit 2
 }
 
-help() { sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' recipes/run.sh; }
+help() { sed -n '2,/^# shellcheck/{/^# shellcheck/!s/^# \{0,1\}//p}' recipes/run.sh; }
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -372,8 +372,10 @@ if in_stage 7 "score and report"; then
   done
   if ! blind test; then
     for system in $systems; do
+      hyps=("$exp/hyp/test/${system}_base.jsonl" "$exp/hyp/test/$system.jsonl")
+      outdated "$exp/score/compare-$system.done" "${hyps[@]}"
       step "compare-$system" "$exp/score/compare-$system.done" python -m scoring.compare \
-        --ref "$test" --hyp "$exp/hyp/test/${system}_base.jsonl" "$exp/hyp/test/$system.jsonl"
+        --ref "$test" --hyp "${hyps[@]}"
     done
     if [ -e "$fusion/contribution.json" ]; then
       # The best on test itself, which nobody can know beforehand: the hardest to beat.
