@@ -33,13 +33,11 @@ class CtcConfig(Config, frozen=True):
     # of a word that no known word has. CTC spells freely, so that without it a misspelling costs
     # little; a strong recogniser of children's own forms ("goed") may want 0.
     oov_penalty: float = -4.0
-    token_min_logp: NotPositive = (
-        -5.0
-    )  # tokens less likely than this in a frame are not tried there
+    # Tokens less likely than this in a frame are not tried there.
+    token_min_logp: NotPositive = -5.0
     beam_prune_logp: NotPositive = -10.0  # beams that are this much worse than the best are dropped
     hotwords: tuple[str, ...] = ()
     hotword_weight: float = 5.0  # added per hotword heard
-    processes: CountOrNone = (
-        0  # beam search runs beside each other; 0 = one for each core, at most 8
-    )
+    # Beam search runs beside each other; 0 = one for each core, at most 8.
+    processes: CountOrNone = 0
     confidence: ConfidenceConfig = ConfidenceConfig()

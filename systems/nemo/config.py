@@ -46,9 +46,8 @@ class TrainConfig(Config, frozen=True):
     cache_mb: CountOrNone = 256  # audio kept in memory, all workers together
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     seed: int = 1
-    max_eval_utterances: CountOrNone = (
-        0  # largest dev subset while training, seeded; 0 = all of dev
-    )
+    # Largest dev subset while training, seeded; 0 = all of dev.
+    max_eval_utterances: CountOrNone = 0
 
 
 class DecodeConfig(CtcConfig, frozen=True):
