@@ -48,7 +48,7 @@ class Trees(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return np.asarray(1 / (1 + np.exp(-total)))
 
 
-def classifier(seed: int, rounds: int = 250, rate: float = 0.06) -> HistGradientBoostingClassifier:
+def classifier(seed: int, rounds: int, rate: float) -> HistGradientBoostingClassifier:
     """Return what scikit-learn is to fit: so many trees, so much of what each would like."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 

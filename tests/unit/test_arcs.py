@@ -118,7 +118,7 @@ def test_trees_say_what_scikit_learn_says():
     x = rng.normal(size=(500, 5))
     y = x[:, 0] * x[:, 1] > 0.1
     ours = fit_trees(x, y, seeds=1)
-    theirs = classifier(0).fit(x, y)
+    theirs = classifier(0, rounds=250, rate=0.06).fit(x, y)
     new = rng.normal(size=(100, 5))
     assert np.allclose(ours.probability(new), theirs.predict_proba(new)[:, 1], atol=1e-9)
 
