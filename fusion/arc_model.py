@@ -35,7 +35,7 @@ from fusion.voting.sausage import Sausage
 from fusion.voting.tokens import scored
 from fusion.voting.vote import VoteOptions
 from lm.ngram import NGram
-from manifests import NBest
+from manifests import NBest, write_atomic
 
 SYSTEM = "arcs"
 FOLDS = 5
@@ -212,8 +212,7 @@ def _believe(
 
 def save(model: ArcModel, path: Path) -> None:
     """Write a model as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(model))
+    write_atomic(path, msgspec.json.encode(model).decode())
 
 
 def load(path: Path) -> ArcModel:
