@@ -37,8 +37,8 @@ from fusion.calibration import (
 from fusion.curves import AS_GIVEN, Quality, quality
 from fusion.folds import References, read_dev
 from fusion.pool import Ballot, member_names, pool
+from fusion.truth import truths_of
 from manifests import RowWriter, read_nbest
-from scoring.normalize import normalize_english
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def measure(
     """
     import numpy as np
 
-    truths = [normalize_english(references[b.utt_id].text or "").split() for b in ballots]
+    truths = [text.split() for text in truths_of(ballots, references)]
     measured = {}
     for m, member in enumerate(calibration.members):
         x, y, _ = judged(best_of(ballots, m), truths)

@@ -15,9 +15,8 @@ import msgspec
 from fusion.curves import Curve, Quality, choose_curve
 from fusion.folds import FOLDS, References, fold_of
 from fusion.pool import Ballot
-from fusion.truth import confidences, words_of, words_right
+from fusion.truth import confidences, truths_of, words_of, words_right
 from manifests import Hypothesis, Word, write_atomic
-from scoring.normalize import normalize_english
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,7 +128,7 @@ def fit_calibration(
     """
     from fusion.nulls import fit_nulls, judge_nulls
 
-    truths = [normalize_english(references[b.utt_id].text or "").split() for b in ballots]
+    truths = [text.split() for text in truths_of(ballots, references)]
     fold = fold_of([references[ballot.utt_id] for ballot in ballots], folds)
     nulls = judge_nulls(ballots, truths)
     rates = fit_nulls(nulls, len(members), fold)

@@ -33,6 +33,7 @@ from fusion.folds import NO_MANIFEST, References, held_out, read_dev
 from fusion.judge import Panel
 from fusion.mbr import Settings as MbrSettings
 from fusion.pool import Ballot, member_names, read_pool
+from fusion.truth import truths_of
 from fusion.tuning.climb import Dev, development
 from fusion.tuning.mbr_search import MbrSearch
 from fusion.tuning.subset import Subset
@@ -40,7 +41,6 @@ from lm.model import CausalOptions, LanguageModel, Remembering, open_lm
 from lm.rescore import add_lm_arguments, causal_options, weights_path
 from lm.weights import Weights, search
 from manifests import NBest, RowWriter, write_atomic
-from scoring.normalize import normalize_english
 
 if TYPE_CHECKING:
     from fusion.tuning.climb import Ints
@@ -94,7 +94,7 @@ class Rescoring:
         pool = found.fitted
         assert isinstance(pool, MbrSettings)
         panel = Panel(list(found.apply(ballots)), self.lms, pool.loss)
-        truths = [normalize_english(references[row.utt_id].text or "") for row in panel.rows]
+        truths = truths_of(panel.rows, references)
         errors = panel.errors(truths)
 
         def errors_at(weights: Weights) -> int:

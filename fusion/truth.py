@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fusion.folds import References
 from fusion.pool import Ballot
 from fusion.voting.tokens import units_of
-from manifests import Hypothesis, Word
+from manifests import Hypothesis, NBest, Word
 from scoring.counts import count_errors, edits
 from scoring.normalize import normalize_english
 
@@ -59,6 +59,11 @@ def words_right(hyp: Hypothesis, truth: Sequence[str]) -> list[bool | None]:
     return verdict
 
 
+def truths_of(rows: Iterable[Ballot | NBest], references: References) -> list[str]:
+    """Return what was said, as the scorer compares it; all rows have a reference."""
+    return [normalize_english(references[row.utt_id].text or "") for row in rows]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """What each of M members made of B ballots, in words as the scorer counts them."""
@@ -86,8 +91,8 @@ def outcome(ballots: Sequence[Ballot], references: References) -> Outcome:
     shape = (len(ballots), max((len(ballot.rows) for ballot in ballots), default=0))
     errors, words = np.zeros(shape, dtype=np.int64), np.zeros(shape[0], dtype=np.int64)
     voted = np.zeros(shape, dtype=np.bool_)
-    for b, ballot in enumerate(ballots):
-        truth = normalize_english(references[ballot.utt_id].text or "").split()
+    truths = [text.split() for text in truths_of(ballots, references)]
+    for b, (ballot, truth) in enumerate(zip(ballots, truths, strict=True)):
         words[b] = len(truth)
         errors[b] = len(truth)
         for m, row in ballot.votes:

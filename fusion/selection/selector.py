@@ -19,8 +19,8 @@ from fusion.candidates import Candidates, batches, candidate_errors
 from fusion.folds import NO_MANIFEST, References, fold_of
 from fusion.pool import Ballot
 from fusion.selection.features import SHARED, Features, feature_names, features
+from fusion.truth import truths_of
 from manifests import Hypothesis, NBest
-from scoring.normalize import normalize_english
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,7 +149,7 @@ def _table(
     values, place, errors = [], [], []
     before = 0
     for candidates in batches(ballots, depth):
-        truths = [normalize_english(references[b.utt_id].text or "") for b in candidates.ballots]
+        truths = truths_of(candidates.ballots, references)
         found = features(candidates, calibration)
         values.append(found.values)
         place.append(found.ballot + before)

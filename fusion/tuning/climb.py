@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fusion.folds import References, fold_of
 from fusion.pool import Ballot
+from fusion.truth import truths_of
 from manifests import NBest
 from scoring.counts import count_errors
 from scoring.metric import check_ids
@@ -93,7 +94,7 @@ def development(
 
     check_ids(references, [ballot.utt_id for ballot in ballots], "ballots")
     utterances = [references[ballot.utt_id] for ballot in ballots]
-    truths = tuple(normalize_english(row.text or "") for row in utterances)
+    truths = tuple(truths_of(ballots, references))
     return Dev(
         members=tuple(members),
         ballots=tuple(ballots),
