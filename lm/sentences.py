@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from manifests import RowError, normalize_text
-from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS, shown
+from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS, line_fault
 
 _PEEK = 64  # bytes that tell a manifest from a text
 
@@ -49,5 +49,4 @@ def _texts(lines: Iterable[bytes], name: str) -> Iterator[str]:
         try:
             yield decode(line.removeprefix(BYTE_ORDER_MARK)).text or ""
         except JSON_ERRORS as error:
-            found = shown(line.decode("utf-8", "backslashreplace").strip())
-            raise RowError(f"{name}:{number}: line is {found}, must be a row: {error}") from None
+            raise RowError(f"{name}:{number}: {line_fault(line, 'a row', error)}") from None

@@ -97,8 +97,7 @@ def examine(line: bytes, row_type: type[Row]) -> Examined:
     try:
         raw = msgspec.json.decode(line)
     except JSON_ERRORS as error:
-        text = line.decode("utf-8", "backslashreplace").strip()
-        return Examined([f"line is {shown(text)}, must be JSON: {error}"], {})
+        return Examined([line_fault(line, "JSON", error)], {})
     if not isinstance(raw, dict):
         return Examined([f"line is {shown(raw)}, must be an object"], {})
     fields = {field.name: field for field in msgspec.structs.fields(row_type)}
@@ -129,6 +128,12 @@ def examine(line: bytes, row_type: type[Row]) -> Examined:
 def repeated_fault(key: str) -> str:
     """Return what is wrong with a key of `repeated_keys`."""
     return f"field {key!r} comes twice, must come once"
+
+
+def line_fault(line: bytes, rule: str, error: Exception) -> str:
+    """Return what is wrong with a line that raised one of `JSON_ERRORS`, whatever its bytes."""
+    text = line.decode("utf-8", "backslashreplace").strip()
+    return f"line is {shown(text)}, must be {rule}: {error}"
 
 
 def shown(value: Any) -> str:
