@@ -36,7 +36,7 @@ from manifests.audio import (
     audio_duration,
     load_audio,
 )
-from manifests.jsonl import part_path
+from manifests.jsonl import naming, part_path
 from manifests.rows import Row, Seconds, Utterance, digest_id
 
 _CHUNK = 32  # utterances per task: 1 ms of overhead against 100 ms of work
@@ -107,8 +107,7 @@ def write_flac(samples: Samples, target: Path) -> int:
     try:
         part_path(target).write_bytes(flac.getbuffer())
     except OSError as error:
-        error.filename = error.filename or str(target)  # a full disk's error names no file
-        raise
+        raise naming(error, target) from None
     part_path(target).replace(target)
     return flac.getbuffer().nbytes
 

@@ -31,6 +31,12 @@ def part_path(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
+def naming(error: OSError, path: Path) -> OSError:
+    """Return a full disk's error, which names no file, with that which was written."""
+    error.filename = error.filename or str(path)
+    return error
+
+
 def decode_rows(lines: Iterable[bytes], row_type: type[R], name: str) -> Iterator[R]:
     """Yield checked rows from lines; ``name`` is the file in error messages (`RowError`)."""
     decode = msgspec.json.Decoder(row_type).decode
@@ -115,19 +121,14 @@ class RowWriter:
         try:
             self._file.write(lines)
         except OSError as error:
-            raise self._named(error) from None
+            raise naming(error, self.path) from None
 
     def flush(self) -> None:
         """Hand what was written to the operating system: it survives ``kill -9``."""
         try:
             self._file.flush()
         except OSError as error:
-            raise self._named(error) from None
-
-    def _named(self, error: OSError) -> OSError:
-        """Return a full disk's error, which names no file, with ours."""
-        error.filename = error.filename or str(self.path)
-        return error
+            raise naming(error, self.path) from None
 
     def __enter__(self) -> Self:
         return self
