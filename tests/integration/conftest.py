@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from manifests.jsonl import read_manifest, write_rows
 from manifests.rows import Utterance
 from systems.config import load_config
 from systems.guard import Window, read_windows
+from systems.stream import Ranked
 from systems.whisper.config import WhisperConfig
 from systems.whisper.decoder import WhisperDecoder
 
@@ -37,6 +38,8 @@ WORDS = {
 WINDOW = 2  # s
 WORD_SECONDS = 0.3
 RATE = 16000
+
+Load = Callable[..., WhisperDecoder]
 
 
 class Corpus(NamedTuple):
@@ -279,7 +282,7 @@ def windows(tone_corpus: Corpus) -> list[Window]:
 
 
 @pytest.fixture(scope="session")
-def whisper_decoder() -> Callable[..., WhisperDecoder]:
+def whisper_decoder() -> Load:
     """Loads a checkpoint: (folder, overrides of the config..., lm=folder)."""
 
     def load(checkpoint: Path, *overrides: str, lm: Path | None = None) -> WhisperDecoder:
@@ -287,3 +290,14 @@ def whisper_decoder() -> Callable[..., WhisperDecoder]:
         return WhisperDecoder(config, str(checkpoint), lm)
 
     return load
+
+
+@pytest.fixture(scope="module")
+def loaded(trained_whisper: Path, whisper_decoder: Load) -> WhisperDecoder:
+    """The trained Whisper, anew for each file: some tests switch its attention."""
+    return whisper_decoder(trained_whisper)
+
+
+def texts(heard: Sequence[Sequence[Ranked]]) -> list[list[str]]:
+    """Return the texts of decoded windows, those of each from best to worst."""
+    return [[ranked.hypothesis.text for ranked in one] for one in heard]

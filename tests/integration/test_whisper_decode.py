@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,10 @@ from transformers import WhisperForConditionalGeneration
 from manifests import Utterance, part_path, read_manifest, read_nbest, write_rows
 from systems.config import load_config
 from systems.guard import Window, read_windows
-from systems.stream import Ranked
 from systems.whisper.config import WhisperConfig
 from systems.whisper.decoder import WhisperDecoder
 from systems.whisper.system import WhisperSystem
-
-WINDOW = 2.0
-Load = Callable[..., WhisperDecoder]
-
-
-@pytest.fixture(scope="module")
-def loaded(trained_whisper: Path, whisper_decoder: Load) -> WhisperDecoder:
-    return whisper_decoder(trained_whisper)
-
-
-def texts(heard: Sequence[Sequence[Ranked]]) -> list[list[str]]:
-    return [[ranked.hypothesis.text for ranked in one] for one in heard]
+from tests.integration.conftest import WINDOW, Load, texts
 
 
 def test_texts_of_others_are_scored_in_their_order(

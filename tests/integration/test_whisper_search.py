@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +14,12 @@ from transformers import GenerationMixin, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from systems.guard import Window
-from systems.stream import Ranked
 from systems.whisper.attention import SHARED
 from systems.whisper.decoder import WhisperDecoder
 from systems.whisper.features import log_mel
 from systems.whisper.rescore import force, median_filter
 from systems.whisper.search import Heard, SearchConfig, beam_search
-
-WINDOW = 2.0
-Load = Callable[..., WhisperDecoder]
-
-
-@pytest.fixture(scope="module")
-def loaded(trained_whisper: Path, whisper_decoder: Load) -> WhisperDecoder:
-    return whisper_decoder(trained_whisper)
-
-
-def texts(heard: Sequence[Sequence[Ranked]]) -> list[list[str]]:
-    return [[ranked.hypothesis.text for ranked in one] for one in heard]
+from tests.integration.conftest import WINDOW, Load, texts
 
 
 @pytest.mark.parametrize(
