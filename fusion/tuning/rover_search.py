@@ -265,7 +265,7 @@ def _calibrated(groups: Sequence[_Group], calibration: Calibration) -> Floats:
     if not groups:
         return np.zeros(0)
     heard = groups[0].heard
-    confidences = heard.confidences()
+    confidences = heard.confidences.copy()
     member = np.repeat(heard.member, np.diff(heard.keys))
     for place, one in enumerate(calibration.members):
         own = member == place

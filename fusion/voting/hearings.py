@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -46,9 +47,12 @@ class Listed:
     confidence: Floats  # (W,)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hearings:
-    """H hypotheses that vote, those of an utterance side by side."""
+    """H hypotheses that vote, those of an utterance side by side.
+
+    Without slots, for what is cached: every batch of networks asks for it.
+    """
 
     begins: Ints  # (U + 1,) where the hypotheses of each utterance begin
     member: Ints  # (H,)
@@ -59,15 +63,16 @@ class Hearings:
     keys: Ints  # (H + 1,) where the keys of each hypothesis begin
     key: NDArray[np.int32]  # (K,) numbers of the lexicon
 
-    @property
+    @cached_property
     def word(self) -> Ints:
         """Which listed word each spelling begins with, (T,); -1 where that is not known."""
         counts = np.diff(self.spelled.begins)
         first = np.repeat(self.listed.begins, counts) + self.spelled.first
         return np.where(np.repeat(self.tells, counts), first, -1)
 
+    @cached_property
     def confidences(self) -> Floats:
-        """Return the confidence of each key, (K,); NaN where its hypothesis gives none.
+        """The confidence of each key, (K,); NaN where its hypothesis gives none.
 
         A word without one has the mean of its hypothesis'; a spelling of several words is as
         sure as the least of them.
@@ -158,8 +163,6 @@ def _hearings(
     counts: Ints, member: Ints, weight: Floats, texts: list[str], listed: Listed, space: Space
 ) -> Hearings:
     said = spelled(texts, space)
-    sizes = said.lexicon.width[said.spelling]
-    per_text = np.diff(offsets(sizes)[said.begins])
     return Hearings(
         begins=offsets(counts),
         member=member,
@@ -167,6 +170,6 @@ def _hearings(
         spelled=said,
         listed=listed,
         tells=(listed.counts == said.words) & (listed.counts > 0),
-        keys=offsets(per_text),
+        keys=offsets(said.lexicon.width[said.spelling])[said.begins],
         key=said.keys(),
     )

@@ -118,12 +118,12 @@ def cast_votes(
     """Let all who were heard vote; whom to trust is asked where the options ask for agreement."""
     there = networks.voter >= 0
     weight = np.maximum(np.rint(heard.weight[networks.voter] * WEIGHT).astype(np.int64), 1) * there
+    member = heard.member[networks.voter]
     given = None
     if options.alpha < 1:
-        known = known_confidences(networks.voter, heard.keys, heard.confidences())
-        null = nulls_given(heard.member[networks.voter], options.null_confidence)
+        known = known_confidences(networks.voter, heard.keys, heard.confidences)
+        null = nulls_given(member, options.null_confidence)
         given = confidences_given(networks, networks.row, known, null)
-    member = heard.member[networks.voter]
     return count_votes(networks, networks.row, member, weight, given, options, trust)
 
 
