@@ -95,14 +95,17 @@ data=$exp/data
 mkdir -p "$exp/logs"
 [ ! -t 2 ] || export CHILDRENS_ASR_PROGRESS=1 # tqdm can't see the terminal behind tee
 
+# is_complete NAME OUTPUT: true, and said, when OUTPUT exists.
+is_complete() {
+  [ -e "$2" ] || return 1
+  echo "  $1: is complete ($2)"
+}
+
 # step NAME OUTPUT COMMAND...: run COMMAND unless OUTPUT exists; on failure show its log's tail.
 step() {
   local name=$1 output=$2 log=$exp/logs/$1.log started=$SECONDS
+  ! is_complete "$name" "$output" || return 0
   shift 2
-  if [ -e "$output" ]; then
-    echo "  $name: is complete ($output)"
-    return
-  fi
   echo "  $name"
   if ! "$@" 2>&1 | tee "$log" >&2; then
     echo "run.sh: step $name failed; the end of $log:" >&2
@@ -118,14 +121,9 @@ step() {
 # OUTPUT exists.
 planned=()
 plan() {
-  local name=$1 output=$2
-  shift 2
-  if [ -e "$output" ]; then
-    echo "  $name: is complete ($output)"
-    return
-  fi
-  planned+=(${planned[0]:+--then} "$@")
-  planned_last=$output
+  ! is_complete "$1" "$2" || return 0
+  planned+=(${planned[0]:+--then} "${@:3}")
+  planned_last=$2
 }
 
 # run_planned NAME: do what is planned in one process, so that a toolkit is imported only once.
