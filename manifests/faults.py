@@ -47,6 +47,7 @@ class Examined(NamedTuple):
 
     faults: list[str]  # each "value, rule"
     values: dict[str, Any]  # the fields that are there and of their type
+    raw: dict[str, Any] | None = None  # the object as it stands; None = there is none
 
 
 _ONCE = tuple(
@@ -92,7 +93,9 @@ def examine(line: bytes, row_type: type[Row]) -> Examined:
     if line.startswith(BYTE_ORDER_MARK):
         without = examine(line.removeprefix(BYTE_ORDER_MARK), row_type)
         return Examined(
-            ["line begins with a byte order mark, must not", *without.faults], without.values
+            ["line begins with a byte order mark, must not", *without.faults],
+            without.values,
+            without.raw,
         )
     try:
         raw = msgspec.json.decode(line)
@@ -122,7 +125,7 @@ def examine(line: bytes, row_type: type[Row]) -> Examined:
     # Suppressed: a required field of a type without placeholders, which is named already.
     with suppress(msgspec.ValidationError):
         faults += row_check(row_type)(msgspec.convert(complete, row_type))
-    return Examined(faults, values)
+    return Examined(faults, values, raw)
 
 
 def repeated_fault(key: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS, examine, repeated_keys, shown
+from manifests.faults import BYTE_ORDER_MARK, examine, repeated_keys, shown
 from manifests.jsonl import RowWriter
 from manifests.probe import Probe, agreed_duration, probe_all
 from manifests.progress import bars_wanted
@@ -147,15 +147,11 @@ def _draft(number: int, line: bytes) -> _Draft:
         changes.append("line began with a byte order mark, removed")
     examined = examine(line, Utterance)
     fields = dict(examined.values)
-    try:
-        raw = msgspec.json.decode(line)
-    except JSON_ERRORS:
-        raw = None
-    if not isinstance(raw, dict):
+    if examined.raw is None:
         return _Draft(number, fields, changes, examined.faults[0])
     changes += [f"{key} came twice, the last taken" for key in repeated_keys(line)]
     try:
-        _fix_types(raw, fields, changes)
+        _fix_types(examined.raw, fields, changes)
         _fix_id(fields, changes)
     except _DropError as reason:
         return _Draft(number, fields, changes, str(reason))

@@ -156,8 +156,9 @@ class _Scan:
                 if is_utterance:
                     faults += map(repeated_fault, repeated_keys(line, row))
             except JSON_ERRORS:
-                faults, values = examine(line, self._row_type)
-                row = _Loose(**{key: values.get(key) for key in _Loose._fields})
+                examined = examine(line, self._row_type)
+                faults = examined.faults
+                row = _Loose(**{key: examined.values.get(key) for key in _Loose._fields})
             if row.utt_id is not None and self._row_type is not Rejected:
                 self._check_repeat(row.utt_id, number, faults)
             if is_utterance:
