@@ -70,7 +70,7 @@ def fuse(
                 done[place] = Fused(NBest(utt_id=utt_id, system=system, hyps=(best,)))
         else:
             asked = trust.impartial() if trust and ngram else trust
-            for place, sausage in sausages(heard, options, asked):
+            for place, sausage in sausages(heard, options, asked, numbers):
                 if ngram is not None:
                     sausage.break_ties(ngram)
                 done[place] = fused(sausage, window[place].utt_id, system, hyps, networks)
@@ -94,14 +94,18 @@ def best_of(
 
 
 def sausages(
-    heard: Sequence[Sequence[Heard]], options: VoteOptions, trust: Trust | None = None
+    heard: Sequence[Sequence[Heard]],
+    options: VoteOptions,
+    trust: Trust | None = None,
+    numbers: Hearings | None = None,
 ) -> Iterator[tuple[int, Sausage]]:
     """Yield the network of each utterance that has voters, with its place, in any order.
 
-    Without ``trust`` it is learned from what was heard.
+    Without ``trust`` it is learned from what was heard; ``numbers`` are its `heard_hypotheses`,
+    where they are there already.
     """
     everyone = list(chain.from_iterable(heard))
-    numbers = heard_hypotheses(heard, options.space)
+    numbers = numbers or heard_hypotheses(heard, options.space)
     trust = trust or learned(numbers, numbers.member.max(initial=0) + 1, options)
     for places, networks in build_networks(numbers):
         votes = cast_votes(networks, numbers, options, trust)
