@@ -71,8 +71,7 @@ def build_networks(heard: Hearings, *, equal: bool = False) -> Iterator[tuple[In
         counts = heard.begins[group + 1] - heard.begins[group]
         hyps = ranges(heard.begins[group], counts)
         utterance = np.repeat(np.arange(len(group)), counts)
-        weight = np.ones(len(hyps)) if equal else heard.weight[hyps]
-        sequences = _different(heard, hyps, utterance, weight, equal=equal)
+        sequences = _different(heard, hyps, utterance, equal=equal)
         rank = _order(sequences)
         words, weights = _arrays(sequences, rank)
         different = np.diff(sequences.begins)
@@ -99,9 +98,8 @@ def _groups(heard: Hearings) -> Iterator[Ints]:
         order, cells = order[count:], cells[count:]
 
 
-def _different(
-    heard: Hearings, hyps: Ints, utterance: Ints, weight: NDArray[np.float64], *, equal: bool
-) -> _Sequences:
+def _different(heard: Hearings, hyps: Ints, utterance: Ints, *, equal: bool) -> _Sequences:
+    weight = heard.weight[hyps]
     lengths = np.diff(heard.keys)[hyps]
     words = np.zeros((len(hyps), lengths.max(initial=0)), np.int32)
     words[np.arange(words.shape[1]) < lengths[:, None]] = heard.key[
