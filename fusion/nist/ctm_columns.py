@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.nist.columns import Column, Floats, Ints, Transcripts, Vocabulary
+from fusion.ragged import offsets
 from fusion.records import Part, bad_row
 from manifests.formats.lines import parse_seconds
 
@@ -42,7 +43,7 @@ def ctm_column(
     found = _same_fields(names, part, vocabulary) or _any_fields(path, part, vocabulary)
     return Column(
         words=found.words,
-        offsets=np.concatenate([[0], np.cumsum(found.counts)]).astype(np.int32),
+        offsets=offsets(found.counts).astype(np.int32),
         voted=np.ones(len(names), np.bool_),
         start=found.start,
         end=found.start + found.duration,
@@ -74,7 +75,7 @@ def _same_fields(names: Sequence[str], part: Part, vocabulary: Vocabulary) -> _F
     except pa.ArrowInvalid:
         return None
     newlines = np.flatnonzero(np.frombuffer(part.data, np.uint8) == ord("\n"))
-    counts = np.diff(np.searchsorted(newlines, np.cumsum([0, *part.lengths])))
+    counts = np.diff(np.searchsorted(newlines, offsets(np.array(part.lengths))))
     if table.num_rows != counts.sum():
         return None
     columns = [column.combine_chunks() for column in table.columns]

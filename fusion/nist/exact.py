@@ -26,6 +26,7 @@ from fusion.nist.columns import NULL, Bools, Column, Ints, Transcripts
 from fusion.nist.elect import Table, Winners, elect
 from fusion.nist.rule import Rule
 from fusion.nist.segments import Segments, cut
+from fusion.ragged import offsets
 
 SUBSTITUTION, NULL_SUBSTITUTION = 4.0, 1.0
 GAP, NULL_GAP = 3.0, 0.001
@@ -80,7 +81,7 @@ def _in_order(winners: Sequence[Winners], segments: Segments, utterances: int) -
     counts = np.bincount(segments.utterance[segment], minlength=utterances)
     return Transcripts(
         words=joined("words").astype(np.int32)[order],
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        offsets=offsets(counts).astype(np.int32),
         start=joined("start")[order],
         duration=joined("duration")[order],
         confidence=joined("confidence")[order],
