@@ -174,7 +174,7 @@ def dev_loader(config: TrainConfig, rows: Examples, rank: int, processes: int) -
             f"of {processes} processes"
         )
     mine = Subset(rows, range(rank, len(rows), processes))
-    longest = max(rows.durations, default=1.0)
+    longest = max(rows.durations)
     size = max(1, min(int(config.batch_seconds / longest), config.max_batch))
     return DataLoader(
         mine, batch_size=size, collate_fn=collate, num_workers=min(config.num_workers, 1)
