@@ -13,8 +13,8 @@ from systems.whisper.checkpoint import load_model
 from systems.whisper.ctc_head import add_head, loss_of, remove_head
 from systems.whisper.data import Collator
 from systems.whisper.window import fit_each_batch, shorten, window_of
+from tests.integration.conftest import WINDOW
 
-WINDOW = 2  # s, of the tiny Whisper
 SETTINGS = ["device=cpu", "train.num_workers=0", "train.batch_size=4", "train.accumulation=1"]
 STEPS = ["train.max_steps=4", "train.eval_steps=2", "train.max_eval_utterances=4"]
 
