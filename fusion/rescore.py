@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -42,14 +42,12 @@ from lm.rescore import add_lm_arguments, causal_options, weights_path
 from lm.weights import Weights, search
 from manifests import NBest, RowWriter, write_atomic
 
-if TYPE_CHECKING:
-    from fusion.tuning.climb import Ints
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 SYSTEM = "rescore"
+CLEAR = 1.0  # standard errors that language models must gain
 _ROWS = 256  # that are judged together
 
 
@@ -114,7 +112,7 @@ def tune_rescoring(dev: Dev, lms: Sequence[LanguageModel]) -> tuple[Settings, Su
     found = method.fit(dev.ballots, dev.references)
     assert isinstance(found.fitted, Rescorer)
     pool, weights = found.fitted.pool, found.fitted.weights
-    if not helps(errors, without, dev):
+    if not dev.gains(without - errors, CLEAR):
         weights = Weights(alphas=(0.0,) * len(lms))
     rescorer = Rescorer(pool, weights, lms)
     settings = Settings(
@@ -125,16 +123,6 @@ def tune_rescoring(dev: Dev, lms: Sequence[LanguageModel]) -> tuple[Settings, Su
         errors_without=int(without.sum()),
     )
     return settings, Subset(found.members, rescorer)
-
-
-def helps(errors: Ints, without: Ints, dev: Dev, step: float = 1.0) -> bool:
-    """Tell whether errors (N,) are fewer than without by more than ``step`` standard errors.
-
-    That is drawn by speaker: what one child gains may be luck.
-    """
-    saved = without - errors
-    gain = int(saved.sum())
-    return gain > 0 and gain > step * dev.standard_error(saved)
 
 
 def rescore_pool(

@@ -29,7 +29,7 @@ import msgspec
 
 from fusion.folds import NO_MANIFEST, References, held_out
 from fusion.pool import Ballot
-from fusion.rescore import check_settings_arguments, helps, read_settings, write_settings
+from fusion.rescore import CLEAR, check_settings_arguments, read_settings, write_settings
 from fusion.tuning.climb import Dev, development
 from lm.model import CausalOptions, LanguageModel, open_lm
 from lm.network import rescore_networks, tune_networks
@@ -88,7 +88,7 @@ def tune_network_rescoring(
     ballots = dev.ballots
     errors = dev.errors_of(held_out(votes, ballots, references))
     without = dev.errors_of(votes.apply(ballots))
-    found = votes.fit(ballots, references) if helps(errors, without, dev) else votes
+    found = votes.fit(ballots, references) if dev.gains(without - errors, CLEAR) else votes
     return Settings(
         ways=ways,
         weights=found.weights,
@@ -111,10 +111,10 @@ def weights_that_help(
     votes, dev = _unchanged(networks, references, lms, ways)
     without = dev.errors_of(votes.apply(dev.ballots))
     found = votes.fit(dev.ballots, references)
-    if not helps(dev.errors_of(found.apply(dev.ballots)), without, dev, step):
+    if not dev.gains(without - dev.errors_of(found.apply(dev.ballots)), step):
         return votes.weights
     errors = dev.errors_of(held_out(votes, dev.ballots, references))
-    return found.weights if helps(errors, without, dev, step) else votes.weights
+    return found.weights if dev.gains(without - errors, step) else votes.weights
 
 
 def _unchanged(

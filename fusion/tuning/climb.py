@@ -82,6 +82,14 @@ class Dev:
         sums = np.bincount(number, errors[inside].astype(np.float64))[known]
         return float(np.sqrt(len(sums) * sums.var(ddof=1)))
 
+    def gains(self, saved: Ints, step: float, mask: Mask | None = None) -> bool:
+        """Tell whether errors (N,) are saved, by more than ``step`` standard errors.
+
+        Those are drawn by speaker: what one child gains may be luck.
+        """
+        gain = int(saved.sum() if mask is None else saved[mask].sum())
+        return gain > 0 and gain > step * self.standard_error(saved, mask)
+
 
 def development(
     members: Sequence[str],
@@ -158,10 +166,9 @@ class Climb(Generic[S]):
 
     def _is_step(self, here: S, there: S, mask: Mask) -> bool:
         saved = self.errors_of(here) - self.errors_of(there)
-        gain = int(saved[mask].sum())
         if self.complexity(there) < self.complexity(here):
-            return gain >= 0
-        return gain > 0 and gain > self.step * self.dev.standard_error(saved, mask)
+            return int(saved[mask].sum()) >= 0
+        return self.dev.gains(saved, self.step, mask)
 
 
 def reweighted(
