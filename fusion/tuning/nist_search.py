@@ -52,13 +52,18 @@ class Nist(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         waiting = iter(ballots)
         while batch := list(islice(waiting, _BATCH)):
             vocabulary = Vocabulary()
-            columns = [
-                nbest_column(best_columns([b.rows[m] for b in batch], words=True), vocabulary)
-                for m in range(len(batch[0].rows))
-            ]
+            columns = _columns(batch, len(batch[0].rows), vocabulary)
             voted = np.any([column.voted for column in columns], axis=0)
             ids = [ballot.utt_id for ballot in batch]
             yield from nbest_rows(ids, voted, fuse(columns, self.rule), vocabulary, SYSTEM)
+
+
+def _columns(ballots: Sequence[Ballot], members: int, vocabulary: Vocabulary) -> list[Column]:
+    """Return the best hypotheses of each member."""
+    return [
+        nbest_column(best_columns([ballot.rows[m] for ballot in ballots], words=True), vocabulary)
+        for m in range(members)
+    ]
 
 
 class _Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,13 +79,7 @@ class NistSearch:
     def __init__(self, dev: Dev) -> None:
         self._dev = dev
         self._vocabulary = Vocabulary()
-        self._columns: list[Column] = [
-            nbest_column(
-                best_columns([ballot.rows[m] for ballot in dev.ballots], words=True),
-                self._vocabulary,
-            )
-            for m in range(len(dev.members))
-        ]
+        self._columns = _columns(dev.ballots, len(dev.members), self._vocabulary)
         self._truths = [truth.split() for truth in dev.truths]
         self._climb = Climb(dev, self._errors, self._neighbours, _complexity)
 
