@@ -115,6 +115,7 @@ def test_help_is_the_header():
         r"^#   (--[\w-]+)", (ROOT / "recipes/run.sh").read_text(), re.MULTILINE
     ):
         assert option in done.stdout
+    assert "shellcheck" not in done.stdout
 
 
 def test_the_readme_names_every_module():
