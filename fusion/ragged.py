@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,21 @@ def offsets(counts: Counts) -> Ints:
     found = np.zeros(len(counts) + 1, np.int64)
     found[1:] = np.cumsum(counts)
     return found
+
+
+def batches(entries: Ints, cells: AnyInts, limit: int) -> Iterator[Ints]:
+    """Yield entries in their order, as many at a time as fit into ``limit`` cells, at least one.
+
+    Each takes up as much as the largest beside it.
+
+    >>> [some.tolist() for some in batches(np.array([4, 5, 6, 7]), np.array([1, 2, 3, 9]), 6)]
+    [[4, 5], [6], [7]]
+    """
+    while len(entries):
+        size = np.maximum.accumulate(cells) * np.arange(1, len(cells) + 1)
+        count = max(1, int(np.searchsorted(size, limit, "right")))
+        yield entries[:count]
+        entries, cells = entries[count:], cells[count:]
 
 
 def pairs(begins: AnyInts) -> tuple[Ints, Ints]:

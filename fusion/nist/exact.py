@@ -26,7 +26,7 @@ from fusion.nist.columns import NULL, Bools, Column, Ints, Transcripts
 from fusion.nist.elect import Table, Winners, elect
 from fusion.nist.rule import Rule
 from fusion.nist.segments import Segments, cut
-from fusion.ragged import offsets
+from fusion.ragged import batches, offsets
 
 SUBSTITUTION, NULL_SUBSTITUTION = 4.0, 1.0
 GAP, NULL_GAP = 3.0, 0.001
@@ -64,12 +64,8 @@ def _groups(columns: Sequence[Column], segments: Segments) -> Iterator[tuple[lis
             continue
         chosen = np.flatnonzero(kind_of.ravel() == kind)
         chosen = chosen[np.argsort(longest[chosen], kind="stable")]
-        while len(chosen):
-            # As many as fit, counted with the longest of them.
-            size = (longest[chosen] + 1) ** 2 * np.arange(1, len(chosen) + 1)
-            count = max(1, int(np.searchsorted(size, _CELLS, "right")))
-            yield members, chosen[:count].astype(np.int32)
-            chosen = chosen[count:]
+        for group in batches(chosen, (longest[chosen] + 1) ** 2, _CELLS):
+            yield members, group.astype(np.int32)
 
 
 def _in_order(winners: Sequence[Winners], segments: Segments, utterances: int) -> Transcripts:

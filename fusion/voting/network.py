@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
-from fusion.ragged import offsets, pairs, ranges
+from fusion.ragged import batches, offsets, pairs, ranges
 from fusion.voting.grow import grow
 from fusion.voting.likeness import Rivals, rivals
 
@@ -82,7 +82,7 @@ def build_networks(heard: Hearings, *, equal: bool = False) -> Iterator[tuple[In
 
 
 def _groups(heard: Hearings) -> Iterator[Ints]:
-    """Yield utterances that go together: as many hypotheses, lengths alike."""
+    """Return utterances that go together: as many hypotheses, lengths alike."""
     counts = np.diff(heard.begins)
     lengths = np.diff(heard.keys)
     longest = np.zeros(len(counts), np.int64)
@@ -91,11 +91,7 @@ def _groups(heard: Hearings) -> Iterator[Ints]:
     order = order[counts[order] > 0]
     # Of words that are all unlike, slots are hardly more than those of the longest sequence.
     cells = (2 * longest[order] + 1) * (longest[order] + 1 + counts[order])
-    while len(order):
-        size = np.maximum.accumulate(cells) * np.arange(1, len(cells) + 1)
-        count = max(1, int(np.searchsorted(size, _CELLS, "right")))
-        yield order[:count]
-        order, cells = order[count:], cells[count:]
+    return batches(order, cells, _CELLS)
 
 
 def _different(heard: Hearings, hyps: Ints, utterance: Ints, *, equal: bool) -> _Sequences:
