@@ -7,11 +7,11 @@ members' together; the rest is done in batches, by several processes where there
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ from fusion.pool import meet
 from manifests import NBest, RowError
 from manifests.faults import examine
 from manifests.rows import Row
+
+T = TypeVar("T")
 
 Record = tuple[int, bytes]  # where it begins in the file, in bytes; its lines
 Member = Record | None  # None: the file does not have this utterance
@@ -159,6 +161,25 @@ def _once(
                 raise bad_row(path, offset, f"{file} has two channels, must have one")
             seen.add(file)
         yield named
+
+
+def parsed_lines(path: Path, part: Part, parse: Callable[[bytes], T | None]) -> Iterator[list[T]]:
+    """Yield what ``parse`` makes of the lines of each utterance; None: nothing.
+
+    `RowError` at the first line at which it raises ValueError.
+    """
+    for record in part.records():
+        offset, data = record or (0, b"")
+        found = []
+        for line in data.splitlines(keepends=True):
+            try:
+                one = parse(line)
+            except ValueError as error:
+                raise bad_row(path, offset, str(error)) from None
+            if one is not None:
+                found.append(one)
+            offset += len(line)
+        yield found
 
 
 def bad_row(path: Path, offset: int, fault: str) -> RowError:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fusion.nist.columns import Column, Floats, Ints, Transcripts, Vocabulary
 from fusion.ragged import offsets
-from fusion.records import Part, bad_row
+from fusion.records import Part, parsed_lines
 from manifests.formats.lines import parse_seconds
 
 if TYPE_CHECKING:
@@ -124,19 +124,10 @@ def _any_fields(path: Path, part: Part, vocabulary: Vocabulary) -> _Fields:
     words: list[str] = []
     numbers: list[tuple[float, float, float]] = []
     counts: list[int] = []
-    for record in part.records():
-        before = len(words)
-        at, data = record or (0, b"")
-        for line in data.splitlines(keepends=True):
-            try:
-                fields = [field.decode() for field in line.split()]
-                if fields and not fields[0].startswith(";;"):
-                    words.append(_word(fields))
-                    numbers.append(_numbers(fields))
-            except ValueError as error:
-                raise bad_row(path, at, str(error)) from None
-            at += len(line)
-        counts.append(len(words) - before)
+    for said in parsed_lines(path, part, _said):
+        words += [word for word, _ in said]
+        numbers += [own for _, own in said]
+        counts.append(len(said))
     table = np.array(numbers, np.float64).reshape(-1, 3)
     return _Fields(
         np.array(vocabulary.numbers(words), np.int32),
@@ -145,6 +136,14 @@ def _any_fields(path: Path, part: Part, vocabulary: Vocabulary) -> _Fields:
         table[:, 2],
         np.array(counts, np.int64),
     )
+
+
+def _said(line: bytes) -> tuple[str, tuple[float, float, float]] | None:
+    """Return the word of a line, and its start, duration and confidence; None: a comment."""
+    fields = [field.decode() for field in line.split()]
+    if not fields or fields[0].startswith(";;"):
+        return None
+    return _word(fields), _numbers(fields)
 
 
 def _word(fields: Sequence[str]) -> str:

@@ -12,7 +12,16 @@ import msgspec
 from fusion.best_columns import BestColumns, decoded, read_best
 from fusion.calibration import Calibration
 from fusion.pool import Ballot
-from fusion.records import SYSTEM, Batch, Part, Written, bad_row, encoded, is_ctm, utterance_names
+from fusion.records import (
+    SYSTEM,
+    Batch,
+    Part,
+    Written,
+    encoded,
+    is_ctm,
+    parsed_lines,
+    utterance_names,
+)
 from fusion.voting.combine import Fused, best_of, fuse, learned, listen, unheard
 from fusion.voting.hearings import heard_columns, heard_hypotheses
 from fusion.voting.trust import Trust, sample
@@ -105,19 +114,14 @@ def _ngram(folder: Path) -> NGram:
 def _ctm_rows(path: Path, part: Part) -> list[NBest | None]:
     """Return what a CTM says as rows; where it has no line there was silence."""
     rows: list[NBest | None] = []
-    for record in part.records():
-        lines = []
-        offset, data = record or (0, b"")
-        for line in data.splitlines(keepends=True):
-            try:
-                text = line.decode().rstrip("\r\n")
-                if text.strip() and not text.lstrip().startswith(";;"):
-                    lines.append(CtmLine.parse(text))
-            except ValueError as error:
-                raise bad_row(path, offset, str(error)) from None
-            offset += len(line)
+    for lines in parsed_lines(path, part, _ctm_line):
         rows += to_nbests(lines, SYSTEM) or [_SILENT]
     return rows
+
+
+def _ctm_line(line: bytes) -> CtmLine | None:
+    text = line.decode().rstrip("\r\n")
+    return CtmLine.parse(text) if text.strip() and not text.lstrip().startswith(";;") else None
 
 
 def _ctm_words(row: NBest) -> list[CtmLine]:
