@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from manifests import read_manifest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -56,6 +58,31 @@ def test_a_deleted_output_is_made_again_and_reported(finished):
     assert other.read_bytes() == before_other
     assert "decode-whisper_lm: done" in again.stdout
     assert "score-test: done" in again.stdout
+
+
+def test_real_children_are_prepared(tmp_path, shared_data):
+    """What `mini` does not need: dev split off, adults joined, voices read aloud, three speeds."""
+    done = run(
+        "--conf=recipes/conf/speechocean762.yaml",
+        f"--source={shared_data / 'speechocean762'}",
+        f"--exp={tmp_path / 'real'}",
+        "--debug",
+        "--stop-stage=2",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = tmp_path / "real-debug/data"
+
+    def ids(name):
+        return [row.utt_id for row in read_manifest(data / f"{name}.jsonl")]
+
+    heard = ids("train_all")
+    assert set(heard) == {*ids("split/train"), *ids("base/train")}
+    assert set(heard).isdisjoint([*ids("split/dev"), *ids("test")])
+    assert set(ids("perturbed")) == {
+        one + mark for one in heard for mark in ("", "-sp0.9", "-sp1.1")
+    }
+    assert set(ids("pretrain")) == {*ids("read_aloud"), *ids("base/train")}
+    assert json.loads((data.parent / "lm/lm.json").read_text())["sentences"] == len(heard)
 
 
 def test_first_failure_stops_with_the_end_of_the_log(finished):
