@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from fusion.folds import NO_MANIFEST, Method, References, held_out, read_dev
+from fusion.folds import NO_MANIFEST, Method, References, held_out, read_dev, without_texts
 from fusion.pool import Ballot, member_names, read_pool
 from fusion.selection.by_confidence import ConfidenceMethod, ConfidenceModel
 from fusion.selection.by_kind import HeuristicMethod, HeuristicModel
@@ -100,7 +100,7 @@ def select(
     paths = _in_order(hyps, model.members)
     known: References = NO_MANIFEST
     if manifest is not None:
-        known = {row.utt_id: row for row in read_rows(manifest, Utterance)}
+        known = without_texts({row.utt_id: row for row in read_rows(manifest, Utterance)})
     meta = {"members": paths, "manifest": manifest, "dev": figures and msgspec.to_builtins(figures)}
     with RowWriter(out, meta=meta) as writer:
         for row in model.apply(read_pool(paths), known):
