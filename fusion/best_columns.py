@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fusion.ragged import offsets, ranges
 from fusion.records import Part, bad_row
 from manifests import Hypothesis, NBest
-from manifests.faults import examine, row_check
+from manifests.faults import JSON_ERRORS, examine, row_check
 from manifests.rows import UTT_ID
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def decoded(path: Path, part: Part) -> list[NBest | None]:
         try:
             row = decode(record[1])
             problems = check(row)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except JSON_ERRORS as error:
             problems = examine(record[1], NBest).faults or [str(error)]
         if problems:
             raise bad_row(path, record[0], problems[0])

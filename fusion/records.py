@@ -17,7 +17,7 @@ import msgspec
 
 from fusion.pool import meet
 from manifests import NBest, RowError
-from manifests.faults import examine
+from manifests.faults import JSON_ERRORS, examine
 from manifests.rows import Row
 
 T = TypeVar("T")
@@ -206,7 +206,7 @@ def read_nbest_records(
         plain = _PLAIN_ID.match(line)
         try:
             name = plain[1].decode() if plain else decode(line).utt_id
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except JSON_ERRORS as error:
             faults = examine(line, NBest).faults or [str(error)]
             raise bad_row(path, offset, faults[0]) from None
         yield name, (offset, line)

@@ -63,3 +63,10 @@ def test_an_utterance_that_comes_again_is_named(
     rows = [row(f"u{n}") for n in range(11)] + [row(f"u{again}")]
     with pytest.raises(RowError, match=rf"m0\.jsonl:12: utterance u{again} comes twice"):
         list(read_batches(members(tmp_path, rows, rows)))
+
+
+def test_brackets_that_nest_too_deep_are_a_bad_row(tmp_path: Path) -> None:
+    deep = "[" * 200_000 + "]" * 200_000
+    (tmp_path / "m.jsonl").write_text(f'{{"system":"s","utt_id":"u1","hyps":{deep}}}\n')
+    with pytest.raises(RowError, match=r"m\.jsonl:1: line is .*, must be JSON"):
+        list(read_batches([tmp_path / "m.jsonl"]))
