@@ -153,8 +153,8 @@ class _Scan:
             try:
                 row = decode(line)
                 faults = check(row)
-                if is_utterance:
-                    faults += map(repeated_fault, repeated_keys(line, row))
+                if is_utterance and (repeated := repeated_keys(line, row)):
+                    faults += map(repeated_fault, repeated)
             except JSON_ERRORS:
                 examined = examine(line, self._row_type)
                 faults = examined.faults
