@@ -7,7 +7,8 @@ reads utterances such as {"utt_id":"c01-003","audio_filepath":"c01/003.flac","du
 writes rows such as
 {"utt_id":"c01-003","system":"whisper","hyps":[{"text":"he goed home","score":-1.52,"words":
 [{"text":"he","start":0.3,"end":0.42,"confidence":0.98},...]}]}. Killed and called again it goes
-on where it was. ``--manifest`` and ``--out`` may be repeated, in pairs. ``--shard 2/4`` decodes
+on where it was. What cannot be decoded has a row with an ``error``; the exit status is 1 where
+that is all. ``--manifest`` and ``--out`` may be repeated, in pairs. ``--shard 2/4`` decodes
 the second of four equal parts for `systems.merge`.
 """
 
@@ -43,6 +44,7 @@ class Summary:
     errors: int
     audio_seconds: Seconds
     wall_seconds: Seconds
+    fault: str | None  # the first error where every utterance of the output has one
 
     @property
     def rtfx(self) -> float:
@@ -93,17 +95,18 @@ def decode(
         if todo:
             system: System = system_class(name)(config)
             rows = _one_each(todo, system.decode(todo, checkpoint, lm), name)
-        errors = 0
+        faults: list[str] = []
         for row in progress(rows, len(todo)) if progress else rows:
             journal.add(row)
             if row.error is not None:
-                errors += 1
-                log.warning("%s: %s", row.utt_id, row.error)
+                faults.append(f"{row.utt_id}: {row.error}")
+                log.warning("%s", faults[-1])
         summary = Summary(
             utterances=len(todo),
-            errors=errors,
+            errors=len(faults),
             audio_seconds=round(sum(utterance.duration for utterance in todo), 3),
             wall_seconds=round(time.monotonic() - started, 3),
+            fault=faults[0] if faults and len(faults) == len(utterances) else None,
         )
         meta = {
             **origin,
@@ -216,6 +219,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 progress=_bar,
             )
             log.info("%s: %s", out, summary)
+            if summary.fault is not None:
+                raise ValueError(
+                    f"{out}: none of {summary.utterances} utterances could be decoded, the first: "
+                    f"{summary.fault}; delete the file to decode anew"
+                )
     except (OSError, ValueError) as error:
         print(f"decode: {error}", file=sys.stderr)
         return 1

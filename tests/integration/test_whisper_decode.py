@@ -18,6 +18,7 @@ from transformers import WhisperForConditionalGeneration
 
 from manifests import Utterance, part_path, read_manifest, read_nbest, write_rows
 from systems.config import load_config
+from systems.decode import main
 from systems.guard import Window, read_windows
 from systems.whisper.config import WhisperConfig
 from systems.whisper.decoder import WhisperDecoder
@@ -220,6 +221,23 @@ def command(checkpoint: Path, manifest: Path, out: Path, *more: str) -> list[str
         ),
         *("--checkpoint", str(checkpoint), "--manifest", str(manifest), "--out", str(out), *more),
     ]
+
+
+@pytest.mark.parametrize(("heard", "status"), [(1, 0), (0, 1)])
+def test_a_decode_fails_where_nothing_can_be_decoded(
+    trained_whisper: Path, tone_corpus: Any, tmp_path: Path, capsys: Any, heard: int, status: int
+) -> None:
+    missing = [
+        Utterance(utt_id=name, audio_filepath=f"{name}.wav", duration=1.0) for name in ("a", "b")
+    ]
+    manifest, out = tmp_path / "m.jsonl", tmp_path / "h.jsonl"
+    write_rows(manifest, [*missing, *list(read_manifest(tone_corpus.dev))[:heard]])
+    (tmp_path / "c.yaml").write_text("window: 2.0\ndevice: cpu\n")
+    assert main(command(trained_whisper, manifest, out)[3:]) == status
+    assert [row.error is None for row in read_nbest(out)] == [False, False, True][: 2 + heard]
+    assert (
+        "none of 2 utterances could be decoded, the first: " in capsys.readouterr().err
+    ) == bool(status)
 
 
 def test_a_killed_decode_goes_on_where_it_was(
