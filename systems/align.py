@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from manifests import Seconds
+from manifests import Seconds, Word
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]
@@ -93,6 +93,22 @@ def time_within(at: Seconds, end: Seconds) -> Seconds:
     """
     last = math.floor(end * 1000) / 1000 if math.isfinite(end) else end
     return min(round(at, 3), last)
+
+
+def timed_word(
+    text: str, start: Seconds, end: Seconds, confidence: float | None, *, audio: Seconds
+) -> Word:
+    """Return a word as it is written: its times within the ``audio``, its confidence at most 1.
+
+    >>> timed_word("he", 0.5204, 2.0, 1.0000001, audio=1.5278125)
+    Word(text='he', start=0.52, end=1.527, confidence=1.0)
+    """
+    return Word(
+        text=text,
+        start=time_within(start, audio),
+        end=time_within(end, audio),
+        confidence=None if confidence is None else round(min(confidence, 1.0), 4),
+    )
 
 
 def trim_to_sound(start: int, end: int, levels: Floats, drop: float = 30.0) -> tuple[int, int]:

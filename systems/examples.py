@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from manifests.audio import AudioError, Samples, load_audio
+from manifests.balance import weights_of_ages
 from manifests.jsonl import decode_rows
 from manifests.rows import AgeBucket, Seconds, Utterance
 
@@ -105,6 +106,10 @@ class ManifestExamples(Dataset[Example]):
 
     def __len__(self) -> int:
         return len(self._offsets)
+
+    def weights(self, age_balance: float) -> list[float] | None:
+        """Return how often each row is to be seen, 1 on average; None where all alike."""
+        return weights_of_ages(self.ages, age_balance) if age_balance else None
 
     @property
     def unreadable(self) -> int:

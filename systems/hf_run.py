@@ -10,7 +10,6 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments, set_seed
 
-from manifests.balance import weights_of_ages
 from manifests.device import Device, Precision, peak_memory, pick_device, pick_precision
 from manifests.jsonl import write_atomic
 from systems.examples import ManifestExamples, counted
@@ -70,9 +69,8 @@ def finish(
 
 def sampler_of(config: TrainConfig, rows: ManifestExamples, *, grouped: bool) -> EpochSampler:
     """Return the order of the rows; ``grouped`` puts those of like length into one batch."""
-    weights = weights_of_ages(rows.ages, config.age_balance) if config.age_balance else None
     lengths = (rows.durations, config.batch_size) if grouped else None
-    return EpochSampler(len(rows), config.seed, weights, lengths)
+    return EpochSampler(len(rows), config.seed, rows.weights(config.age_balance), lengths)
 
 
 def evaluations(trainer: AsrTrainer) -> list[dict[str, float]]:

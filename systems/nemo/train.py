@@ -16,7 +16,6 @@ import msgspec
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from manifests.balance import weights_of_ages
 from manifests.device import pick_device, pick_precision
 from manifests.jsonl import read_rows, write_atomic
 from manifests.rows import Utterance
@@ -148,13 +147,12 @@ def _prepare(model: Any, config: NemoConfig, train: Path, folder: Path) -> None:
 
 
 def _train_loader(config: TrainConfig, rows: Examples, rank: int, processes: int) -> Any:
-    weights = weights_of_ages(rows.ages, config.age_balance) if config.age_balance else None
     batches = DurationBatches(
         rows.durations,
         config.batch_seconds,
         config.max_batch,
         config.seed,
-        weights,
+        rows.weights(config.age_balance),
         rank=rank,
         processes=processes,
     )

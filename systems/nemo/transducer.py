@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm.ngram import NGram, words_of
 from manifests import Hypothesis, Seconds, Word
-from systems.align import time_within
+from systems.align import timed_word
 from systems.confidence import aggregate
 from systems.ctc_search import BOUNDARY
 from systems.nemo.config import DecodeConfig
@@ -104,13 +104,12 @@ class TransducerDecoder:
             score=round(score, 4),
             lm_score=None if lm_score is None else round(lm_score, 4),
             words=tuple(
-                Word(
-                    text=word,
-                    start=time_within(first * self._frame_seconds, seconds),
-                    end=time_within(end * self._frame_seconds, seconds),
-                    confidence=round(aggregate(values, config.confidence.aggregation), 4)
-                    if values
-                    else None,
+                timed_word(
+                    word,
+                    first * self._frame_seconds,
+                    end * self._frame_seconds,
+                    aggregate(values, config.confidence.aggregation) if values else None,
+                    audio=seconds,
                 )
                 for word, first, end, values in spoken
             ),

@@ -10,7 +10,7 @@ import numpy as np
 
 from manifests import Hypothesis, LogProb, Seconds, Word
 from manifests.audio import SAMPLE_RATE
-from systems.align import time_within, trim_to_sound
+from systems.align import timed_word, trim_to_sound
 from systems.guard import FRAME_SECONDS, Window, levels
 from systems.owsm.cached_decoder import Floats
 from systems.owsm.checkpoint import Owsm, is_special
@@ -76,11 +76,12 @@ def _words(
         start_level, end_level = trim_to_sound(round(first * per_frame), round(end), loudness)
         probability = float(np.exp(log_probs[list(own)].sum()))
         words.append(
-            Word(
-                text=text,
-                start=time_within(start_level * FRAME_SECONDS, window.seconds),
-                end=time_within(end_level * FRAME_SECONDS, window.seconds),
-                confidence=round(min(probability, 1.0), 4),
+            timed_word(
+                text,
+                start_level * FRAME_SECONDS,
+                end_level * FRAME_SECONDS,
+                probability,
+                audio=window.seconds,
             )
         )
     return tuple(words)

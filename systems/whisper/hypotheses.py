@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from manifests import Hypothesis, LogProb, Word
-from systems.align import Ints, time_within, trim_to_sound
+from systems.align import Ints, timed_word, trim_to_sound
 from systems.guard import FRAME_SECONDS, Window, levels
 from systems.whisper.rescore import Forced
 from systems.whisper.tokens import Tokens
@@ -59,11 +59,12 @@ def _words(
         first, last = trim_to_sound(int(starts[span.first]), int(starts[span.last]), loudness)
         probability = float(np.exp(forced.log_probs[span.first : span.last].sum()))
         words.append(
-            Word(
-                text=span.text,
-                start=time_within(first * FRAME_SECONDS, window.seconds),
-                end=time_within(last * FRAME_SECONDS, window.seconds),
-                confidence=round(min(probability, 1.0), 4),
+            timed_word(
+                span.text,
+                first * FRAME_SECONDS,
+                last * FRAME_SECONDS,
+                probability,
+                audio=window.seconds,
             )
         )
     return tuple(words)
