@@ -2,73 +2,23 @@
 
 import dataclasses
 import json
-import random
-import re
 
-import msgspec
 import numpy as np
 import pytest
 
 from fusion import apply as apply_command
 from fusion import tune as tune_command
 from fusion.apply import apply
-from fusion.calibration import fit_calibration
-from fusion.candidates import batches, candidate_errors
-from fusion.mbr import ListModel, Settings, features
+from fusion.mbr import ListModel, Settings
 from fusion.pool import Ballot
 from fusion.tune import choose, tune
-from fusion.tuning.climb import Climb, development
+from fusion.tuning.climb import development
 from fusion.tuning.committee import committee, plain
-from fusion.tuning.list_model import fit_list_model, least_wrong
-from fusion.tuning.mbr_search import MbrSearch
-from fusion.tuning.methods import KINDS, Alone, learners
-from fusion.tuning.rover_search import Booth, Point, RoverSearch
+from fusion.tuning.methods import KINDS, Alone
 from fusion.tuning.subset import Subset
 from fusion.tuning.tuned import Tuned, model_path, read_tuned, write_tuned
-from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
-
-SENTENCE = "the a cat dog bird house ran saw big red my goed sat on under tree ball"
-WORDS = SENTENCE.split()
-
-
-def corpus(utterances=80, speakers=8, seed=1):
-    """Sentences of several speakers."""
-    rng = random.Random(seed)
-    return {
-        f"u{n:03}": Utterance(
-            utt_id=f"u{n:03}",
-            audio_filepath="x.flac",
-            duration=2.0,
-            text=" ".join(rng.choices(WORDS, k=rng.randint(2, 7))),
-            speaker=f"s{n % speakers}",
-        )
-        for n in range(utterances)
-    }
-
-
-def listener(references, rate, seed):
-    """A member that hears each word wrong with probability ``rate``, and doubts what is wrong."""
-    rng = random.Random(seed)
-    rows = []
-    for utt_id, row in references.items():
-        words = row.text.split()
-        heard = [w if rng.random() > rate else rng.choice(WORDS) for w in words]
-        wrong = sum(a != b for a, b in zip(words, heard, strict=True))
-        hyps = [Hypothesis(text=" ".join(heard), score=-0.5 - wrong)]
-        for _ in range(2):
-            other = [w if rng.random() > rate else rng.choice(WORDS) for w in heard]
-            hyps.append(Hypothesis(text=" ".join(other), score=hyps[-1].score - 1.0))
-        rows.append(NBest(utt_id=utt_id, system="s", hyps=tuple(hyps)))
-    return rows
-
-
-def dev_of(references, members):
-    ballots = [Ballot(rows[0].utt_id, rows) for rows in zip(*members.values(), strict=True)]
-    return development(tuple(members), ballots, references)
-
-
-REFERENCES = corpus()
-MEMBERS = {f"m{n}": listener(REFERENCES, 0.25, n) for n in range(3)}
+from manifests import Hypothesis, NBest, read_nbest, write_rows
+from tests.unit.listeners import MEMBERS, REFERENCES, corpus, dev_of, listener
 
 
 @pytest.mark.parametrize("method", ["mbr", "nist", "rover"])
@@ -89,96 +39,6 @@ def test_what_does_not_help_is_not_asked():
     assert report.chosen == "member"
     assert tuned.members == ("good",)
     assert tuned.ranking == ("good", "bad")
-
-
-@pytest.fixture(scope="module")
-def lm(tmp_path_factory):
-    """An n-gram that knows that of two words that sound alike, cat and kat, one is never said."""
-    unigrams = "".join(f"-1.3\t{word}\t0\n" for word in WORDS)
-    lm = tmp_path_factory.mktemp("lm") / "lm.arpa"
-    lm.write_text(
-        f"\\data\\\nngram 1={len(WORDS) + 4}\nngram 2=1\n\n"
-        f"\\1-grams:\n-9\t<unk>\n-9\t<s>\t0\n-1\t</s>\n{unigrams}-6\tkat\t0\n\n"
-        "\\2-grams:\n-1.3\t<s> the\n\n\\end\\\n"
-    )
-    return lm
-
-
-def test_a_language_model_is_asked_where_it_helps(lm, tmp_path):
-    references = corpus()
-
-    def unsure(utt_id):
-        text = references[utt_id].text
-        texts = dict.fromkeys([text.replace("cat", "kat"), text])
-        order = sorted(texts, reverse=int(utt_id[1:]) % 3 == 0)  # neither order nor score tells
-        hyps = tuple(Hypothesis(text=one, score=-1.0) for one in order)
-        return NBest(utt_id=utt_id, system="s", hyps=hyps)
-
-    ballots = [Ballot(utt_id, (unsure(utt_id),)) for utt_id in references]
-    dev = development(("a",), ballots, references, [str(lm)])
-    tuned, report, _ = tune(dev, ["mbr", "mbr+lm"])
-    assert tuned.method == "mbr+lm"
-    assert report.wer == 0
-    assert tuned.lms == (str(lm),)
-    assert tuned.settings["weights"]["alphas"][0] > 0
-    write_tuned(tmp_path / "tuned.yaml", tuned)
-    rows = read_tuned(tmp_path / "tuned.yaml").model().apply(ballots)
-    assert [row.best.text for row in rows] == [row.text for row in references.values()]
-    # Nobody named a language model: the method is not tried.
-    _, report, _ = tune(development(("a",), ballots, references), ["mbr", "mbr+lm"])
-    assert [figures.method for figures in report.methods] == ["member", "mbr"]
-
-
-def test_a_language_model_chooses_the_way_where_the_votes_are_wrong(lm, tmp_path):
-    rng = random.Random(4)
-    references = {
-        utt_id: msgspec.structs.replace(row, text=row.text.replace("dog", "cat"))
-        for utt_id, row in corpus(utterances=48).items()
-    }
-
-    def half_deaf(row):
-        text = re.sub("cat|dog", lambda _: rng.choice(["cat", "kat"]), row.best.text)
-        return NBest(utt_id=row.utt_id, system="s", hyps=(Hypothesis(text=text),))
-
-    members = {f"m{n}": [half_deaf(row) for row in listener(references, 0.1, n)] for n in range(3)}
-    dev = dataclasses.replace(dev_of(references, members), lms=(str(lm),))
-    tuned, report, _ = tune(dev, ["rover", "rover+lm"])
-    figures = {one.method: one.wer for one in report.methods}
-    assert report.chosen == tuned.method == "rover+lm"
-    assert figures["rover+lm"] < figures["rover"]
-    write_tuned(tmp_path / "tuned.yaml", tuned)
-    silent = NBest(utt_id="x", system="a", hyps=(Hypothesis(text=""),), error="damaged")
-    asked = [dev.ballots[0], Ballot("x", (silent,) * 3), *dev.ballots[1:]]
-    places = tuple(dev.members.index(name) for name in tuned.members)
-    found = list(Subset(places, read_tuned(tmp_path / "tuned.yaml").model()).apply(asked))
-    assert [row.utt_id for row in found] == [ballot.utt_id for ballot in asked]
-    assert [n for n, row in enumerate(found) if row.error is not None] == [1]
-    assert max(len(row.hyps) for row in found) > 1  # the alternatives
-
-
-def test_a_language_model_that_does_not_help_leaves_the_votes_as_they_are(lm):
-    dev = dataclasses.replace(dev_of(REFERENCES, MEMBERS), lms=(str(lm),))
-    rover, with_lm = learners(["rover", "rover+lm"], dev).values()
-    voted, judged = (one.fit(dev.ballots, REFERENCES) for one in (rover, with_lm))
-    assert judged.fitted.weights.neutral
-    assert judged.fitted.rover == voted.fitted
-    assert list(judged.apply(dev.ballots)) == list(voted.apply(dev.ballots))
-
-
-def test_what_a_method_builds_on_is_searched_once(lm, monkeypatch):
-    searched = []
-    search = RoverSearch._search
-    monkeypatch.setattr(
-        RoverSearch, "_search", lambda self, *rest: searched.append(1) or search(self, *rest)
-    )
-    references = corpus(utterances=20)
-    members = {f"m{n}": listener(references, 0.25, n) for n in range(2)}
-    dev = dataclasses.replace(dev_of(references, members), lms=(str(lm),))
-    for methods in (["rover", "rover+lm"], ["rover+lm"]):
-        searched.clear()
-        _, report, _ = tune(dev, methods)
-        assert len(searched) == 6  # five folds and all
-        assert [figures.method for figures in report.methods] == ["member", *methods]
 
 
 def test_the_committee_is_the_vote_of_its_parts(tmp_path):
@@ -262,83 +122,12 @@ def test_the_simplest_of_those_that_are_not_surely_worse_is_chosen():
     assert choose([member, trial("mbr", lucky)], dev, everybody).method == "member"
 
 
-def test_steps_need_more_than_luck_and_simpler_is_free():
-    dev = dev_of(REFERENCES, MEMBERS)
-    everybody = np.ones(len(dev.ballots), dtype=bool)
-    base = np.full(len(dev.ballots), 5)
-    lucky = np.where(np.arange(len(base)) == 3, 4, 5)  # one error in all
-    table = {0: base, 1: lucky, 2: base - 1}
-
-    def best(start, around, complexity):
-        climb = Climb(dev, table.__getitem__, lambda _: around, complexity, step=2.0)
-        return climb.best([start], everybody)
-
-    assert best(0, [1], float) == 0
-    assert best(0, [1, 2], float) == 2
-    assert best(1, [0], float) == 1
-    assert best(0, [1], lambda settings: -settings) == 1
-
-
 def test_one_speaker_proves_nothing():
     references = corpus(utterances=12, speakers=1)
     dev = dev_of(references, {n: listener(references, 0.3, s) for s, n in enumerate("ab")})
     only = np.zeros(len(dev.ballots), dtype=bool)
     only[0] = True
     assert dev.standard_error(np.ones(len(dev.ballots), dtype=np.int64), only) == float("inf")
-
-
-def test_list_models_say_what_the_scores_are_worth():
-    rng = np.random.default_rng(1)
-    count, truth = 4000, 0.5
-    score = rng.normal(0, 3, (count, 4))
-    likelihood = np.exp(truth * score)
-    share = likelihood / likelihood.sum(axis=1, keepdims=True)
-    chosen = (share.cumsum(axis=1) > rng.random((count, 1))).argmax(axis=1)
-    found = fit_list_model(
-        np.stack([score, np.full_like(score, np.nan), np.full_like(score, 3.0), score * 0]),
-        np.arange(4) == chosen[:, None],
-    )
-    assert found.score == pytest.approx(truth, rel=0.1)
-    assert found.lm_score == found.words == found.first == 0
-
-
-def test_lists_that_say_nothing_leave_the_model_as_it_is():
-    rows = [NBest(utt_id="u", system="s", hyps=(Hypothesis(text="a"), Hypothesis(text="b")))]
-    (candidates,) = batches([Ballot("u", tuple(rows))])
-    right = least_wrong(candidates, candidate_errors(candidates, ["a"]))
-    assert right.tolist() == [[[True, False]]]
-    assert fit_list_model(features(candidates)[:, :, 0], right[:, 0]) == ListModel()
-
-
-def test_what_was_searched_is_what_is_applied():
-    dev = dev_of(REFERENCES, MEMBERS)
-    search = MbrSearch(dev)
-    fitted = search.fit(dev.ballots, dev.references)
-    expected = search._errors(fitted.fitted)
-    assert fitted.members == (0, 1, 2)
-    assert dev.errors_of(list(fitted.apply(dev.ballots))).tolist() == expected.tolist()
-
-
-def test_the_voting_that_was_searched_is_that_of_rover():
-    dev = dev_of(REFERENCES, MEMBERS)
-    search = RoverSearch(dev)
-    everybody = np.ones(len(dev.ballots), dtype=bool)
-    models = search._lists.models(everybody)
-    calibration = fit_calibration(dev.members, dev.ballots, dev.references)
-    booth = Booth(dev, search._groups, search._lists.posteriors(models), calibration, search._tally)
-    for point in (
-        Point(weights=(1.0, 1.1, 1.2)),
-        Point(weights=(1.0, 1.1, 1.2), nbest=False),
-        Point(weights=(1.0, 2.1, 0.6), agreement=2),
-        Point(weights=(1.0, 1.1, 1.2), spelling=0.5),
-        Point(weights=(1.0, 1.1, 1.2), alpha=0.5),
-        Point(weights=(1.0, 1.1, 1.2), alpha=0.25, null=(0.25, 0.3, 0.9)),
-    ):
-        applied = search.subset(point, models, calibration)
-        found = dev.errors_of(list(applied.apply(dev.ballots)))
-        searched = booth.errors(point)
-        # The networks may differ a little: see the module. Weights that leave no ties.
-        assert (found == searched).mean() > 0.93
 
 
 def test_a_tuned_file_comes_back_as_it_was(tmp_path):
