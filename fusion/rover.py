@@ -133,8 +133,8 @@ def _fuser(
     """Return what fuses a batch; only what it needs is loaded."""
     if len({is_ctm(path) for path in paths}) > 1:
         raise ValueError(f"{paths[0]}: and others are CTM and JSON Lines, must be of one kind")
-    # Before processes fork, or each would load it.
-    import_module("pyarrow.csv" if is_ctm(paths[0]) else "pyarrow.json")
+    if is_ctm(paths[0]):
+        import_module("pyarrow.csv")  # before processes fork, or each would load it
     if isinstance(options, Rule):
         from fusion.nist.ctm_columns import has_confidences
         from fusion.nist.exact_batch import ExactBatch
