@@ -27,7 +27,19 @@ C = TypeVar("C", bound=msgspec.Struct)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: PyYAML's 1.1 reads 1e-4 as text and ``no`` (Norwegian) as False."""
+    """YAML 1.2: PyYAML's 1.1 reads 1e-4 as text, ``no`` (Norwegian) as False, and of a key that
+    is there twice one value.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"{key.value} is there twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        values: dict[Any, Any] = super().construct_mapping(node, deep)
+        return values
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -54,6 +66,9 @@ def parse_yaml(text: str, place: str) -> Any:
     """Return the value of a YAML text; ValueError names ``place`` when it is none."""
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"{place}: not YAML: line {line}: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{place}: not YAML: {error}") from None
 

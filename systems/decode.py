@@ -27,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from lm.ngram import NGram
 from manifests import NBest, Seconds, Utterance, read_manifest
 from manifests.progress import bars_wanted
 from systems.config import load_config
@@ -76,9 +77,16 @@ def decode(
 
     ``config`` is of the system's `config_type`; ``shard`` is (k, n), k from 1. ``progress``
     wraps the rows to come. ValueError when an unfinished ``out`` was made from something else
-    (see `Journal`) or the manifest has an id twice.
+    (see `Journal`), ``out`` is the manifest or a folder, or the manifest has an id twice;
+    OSError when ``lm`` is no n-gram.
     """
     started = time.monotonic()
+    if out.is_dir():
+        raise ValueError(f"{out}: is a folder, must be a file")
+    if out.exists() and manifest.exists() and out.samefile(manifest):
+        raise ValueError(f"{out}: is the manifest, must be another file")
+    if lm is not None:
+        NGram(lm)  # a search process that finds none costs each utterance its result
     utterances = take_shard(_read_unique(manifest), *shard)
     origin = {
         "system": name,
@@ -204,6 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     if len(args.manifest) != len(args.out):
         parser.error(f"{len(args.manifest)} manifests and {len(args.out)} outputs, must be equal")
+    if len(set(map(Path.resolve, args.out))) < len(args.out):
+        parser.error(f"--out is {' and '.join(map(str, args.out))}, must be different files")
+    faults = []
     try:
         config = load_config(system_class(args.system).config_type, args.config, args.overrides)
         for manifest, out in zip(args.manifest, args.out, strict=True):
@@ -220,14 +231,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             log.info("%s: %s", out, summary)
             if summary.fault is not None:
-                raise ValueError(
+                faults.append(
                     f"{out}: none of {summary.utterances} utterances could be decoded, the first: "
                     f"{summary.fault}; delete the file to decode anew"
                 )
     except (OSError, ValueError) as error:
-        print(f"decode: {error}", file=sys.stderr)
-        return 1
-    return 0
+        faults.append(str(error))
+    for fault in faults:
+        print(f"decode: {fault}", file=sys.stderr)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -240,6 +240,20 @@ def test_a_decode_fails_where_nothing_can_be_decoded(
     ) == bool(status)
 
 
+def test_a_manifest_without_any_result_does_not_cost_the_next_its_own(
+    trained_whisper: Path, tone_corpus: Any, tmp_path: Path, capsys: Any
+) -> None:
+    lost, good = tmp_path / "lost.jsonl", tmp_path / "good.jsonl"
+    write_rows(lost, [Utterance(utt_id="a", audio_filepath="a.wav", duration=1.0)])
+    write_rows(good, list(read_manifest(tone_corpus.dev))[:1])
+    (tmp_path / "c.yaml").write_text("window: 2.0\ndevice: cpu\n")
+    outs = tmp_path / "h1.jsonl", tmp_path / "h2.jsonl"
+    more = ["--manifest", str(good), "--out", str(outs[1])]
+    assert main(command(trained_whisper, lost, outs[0], *more)[3:]) == 1
+    assert [row.error is None for out in outs for row in read_nbest(out)] == [False, True]
+    assert f"decode: {outs[0]}: none of 1 utterances could be decoded" in capsys.readouterr().err
+
+
 def test_a_killed_decode_goes_on_where_it_was(
     trained_whisper: Path, tone_corpus: Any, tmp_path: Path
 ) -> None:

@@ -107,6 +107,26 @@ def test_a_fault_is_named_by_the_file_unless_an_override_made_it(tmp_path):
         load_config(WhisperConfig, path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("window: 4\ntrain: {seed: 1}\nwindow: 3\n", "line 3: window is there twice"),
+        ("train:\n  seed: 1\n  seed: 1\n", "line 3: seed is there twice"),
+        ("a\tb: [", "line 1: found character '\\t' that cannot start any token"),
+        ("train: [\n", "line 2: expected the node content, but found '<stream end>'"),
+    ],
+)
+def test_what_is_no_yaml_is_named_by_its_line(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(f"c.yaml: not YAML: {message}") + "$"):
+        load_config(WhisperConfig, path)
+
+
+def test_a_mapping_may_take_over_what_another_says():
+    assert parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}", "c")["b"] == {"x": 3, "y": 2}
+
+
 def test_yaml_1_2_scalars():
     values = ("1e-4", "2E3", "1.5e-3", ".5", "no", "on", "true", "-3", "2026-01-01", "~")
     parsed = [parse_yaml(value, "x") for value in values]
