@@ -166,6 +166,8 @@ def fit_weights(table: Table, penalty: float) -> Floats:
     values = _centred(table.values, table.ballot, table.ballots)
     spread = values.std(axis=0) if len(values) else np.zeros(values.shape[1])
     varies = spread > 1e-9
+    if not varies.any():  # nothing to choose between
+        return np.zeros(len(spread))
     x = values[:, varies] / spread[varies]
     held = np.where(np.arange(len(spread)) < len(SHARED), penalty, penalty * BY_NAME)[varies]
     target = _target(table)

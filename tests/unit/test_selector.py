@@ -213,3 +213,18 @@ def test_an_answer_is_short():
     )
     [row] = model.apply([Ballot("u", (many, None, None))])
     assert len(row.hyps) == KEPT
+
+
+def test_nothing_is_learned_where_all_say_the_same():
+    """Members that are never wrong, or never heard anything, are no reason to give up."""
+    for text in ("he goed", ""):
+        ballots = [Ballot(name, (listed(name, text), listed(name, text))) for name in "abcd"]
+        references = {
+            name: Utterance(
+                utt_id=name, audio_filepath="a.wav", duration=1.0, text="he goed", speaker=name
+            )
+            for name in "abcd"
+        }
+        method = LearnedMethod(("one", "two"))
+        assert method.fit(ballots, references).weights == {}
+        assert [row.best.text for row in held_out(method, ballots, references)] == [text] * 4
