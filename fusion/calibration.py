@@ -16,7 +16,7 @@ from fusion.curves import Curve, Quality, choose_curve
 from fusion.folds import FOLDS, References, fold_of
 from fusion.pool import Ballot
 from fusion.truth import confidences, truths_of, words_of, words_right
-from manifests import Hypothesis, Word, write_atomic
+from manifests import Hypothesis, Word, read_json, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,13 +199,9 @@ def judged(
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration as JSON that people can read."""
-    text = msgspec.json.format(msgspec.json.encode(calibration), indent=1).decode()
-    write_atomic(Path(path), text + "\n")
+    write_json(Path(path), calibration)
 
 
 def read_calibration(path: Path) -> Calibration:
     """Read a calibration; ValueError when it is none."""
-    try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=Calibration)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: is no calibration: {error}") from None
+    return read_json(path, Calibration, "calibration")

@@ -33,7 +33,7 @@ from fusion.tuning.climb import Dev, development
 from fusion.tuning.methods import KINDS
 from fusion.tuning.subset import of_members
 from fusion.tuning.tuned import Tuned, read_tuned
-from manifests import write_atomic
+from manifests import write_atomic, write_json
 from scoring.bootstrap import group_by_unit, wer_interval
 from scoring.report import markdown_table, percent
 
@@ -185,8 +185,7 @@ def contribution_files(
         test = development(*read_dev([hyp / f"{name}.jsonl" for name in names], ref))
     jobs = processors() if len(dev.ballots) >= MANY else 1
     found = contribution(tuned, dev, test, jobs=jobs)
-    text = msgspec.json.format(msgspec.json.encode(found), indent=1).decode()
-    write_atomic(out.with_suffix(".json"), text + "\n")
+    write_json(out.with_suffix(".json"), found)
     write_atomic(out, render_contribution(found))
     return found
 

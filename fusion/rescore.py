@@ -40,7 +40,7 @@ from fusion.tuning.subset import Subset
 from lm.model import CausalOptions, LanguageModel, Remembering, open_lm
 from lm.rescore import add_lm_arguments, causal_options, weights_path
 from lm.weights import Weights, search
-from manifests import NBest, RowWriter, write_atomic
+from manifests import NBest, RowWriter, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -173,16 +173,12 @@ def rescore_pool(
 
 def write_settings(out: Path, settings: msgspec.Struct) -> None:
     """Keep beside a rescored file what was tuned for it."""
-    encoded = msgspec.json.format(msgspec.json.encode(settings)).decode()
-    write_atomic(weights_path(out), encoded + "\n")
+    write_json(weights_path(out), settings)
 
 
 def read_settings(path: Path, kind: type[T]) -> T:
     """Return what was tuned before; ValueError where the file holds something else."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return read_json(path, kind, "file of tuned weights")
 
 
 def check_settings_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ from fusion.selection.by_confidence import ConfidenceMethod, ConfidenceModel
 from fusion.selection.by_kind import HeuristicMethod, HeuristicModel
 from fusion.selection.selector import LearnedMethod, LearnedModel
 from fusion.truth import best_member, outcome
-from manifests import RowWriter, Utterance, read_rows, write_atomic
+from manifests import RowWriter, Utterance, read_json, read_rows, write_json
 
 log = logging.getLogger(__name__)
 
@@ -122,16 +122,12 @@ def model_path(out: Path) -> Path:
 
 def write_model(path: Path, model: Model) -> None:
     """Write a model as JSON that people can read."""
-    text = msgspec.json.format(msgspec.json.encode(model), indent=1).decode()
-    write_atomic(Path(path), text + "\n")
+    write_json(Path(path), model)
 
 
 def read_model(path: Path) -> Model:
     """Read a model; it holds numbers only, so a stranger's is safe. ValueError when it is none."""
-    try:
-        model: Model = msgspec.json.decode(Path(path).read_bytes(), type=Model)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: is no model of fusion.select: {error}") from None
+    model: Model = read_json(path, Model, "model of fusion.select")
     return model
 
 

@@ -29,8 +29,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from fusion.folds import FOLDS, fold_of, held_out, read_dev
 from fusion.oracle import oracle
 from fusion.parallel import MANY, in_order, processors
@@ -47,7 +45,7 @@ from fusion.tuning.methods import (
 from fusion.tuning.subset import Subset
 from fusion.tuning.tune_report import MethodFigures, Report, render_report
 from fusion.tuning.tuned import Tuned, write_tuned
-from manifests import NBest, write_atomic, write_rows
+from manifests import NBest, write_atomic, write_json, write_rows
 from scoring.report import percent
 
 if TYPE_CHECKING:
@@ -261,8 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.held_out is not None:
             note = "every speaker by what was fitted and chosen without him"
             write_rows(args.held_out, rows, meta={"members": paths, "rows": note})
-        text = msgspec.json.format(msgspec.json.encode(report), indent=1).decode()
-        write_atomic(args.out.with_suffix(".json"), text + "\n")
+        write_json(args.out.with_suffix(".json"), report)
         write_atomic(args.out.with_suffix(".md"), render_report(report, tuned.ranking[0]))
         write_tuned(args.out, tuned)
     except (OSError, ValueError) as error:

@@ -34,7 +34,7 @@ import msgspec
 from lm.model import CausalOptions, open_lm
 from lm.rerank import rescore
 from lm.weights import Tuned, Weights, read_references, tune
-from manifests import RowError, RowWriter, read_nbest, write_atomic
+from manifests import RowError, RowWriter, read_nbest, write_json
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def rescore_file(
     with RowWriter(out, meta=made) as writer, _named(source):
         for row in rescore(read_nbest(source), models, weights, empty_guard=empty_guard):
             writer.write(row)
-        write_atomic(weights_path(out), msgspec.json.format(msgspec.json.encode(made)).decode())
+        write_json(weights_path(out), made)
     return weights
 
 

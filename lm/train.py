@@ -31,7 +31,7 @@ import msgspec
 
 from lm.ngram import BINARY, INFO, UNIGRAMS, NGram, Perplexity
 from lm.sentences import read_sentences
-from manifests import part_path, write_atomic
+from manifests import part_path, write_json
 from manifests.meta import write_meta
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def train(
         dev=None if dev is None else evaluate(ngram, dev),
     )
     write_meta(work / INFO, {"order": order, "prune": prune, "quantize": quantize})
-    write_atomic(work / INFO, msgspec.json.encode(info).decode() + "\n")
+    write_json(work / INFO, info)
     if out.exists():
         shutil.rmtree(out)
     work.replace(out)

@@ -4,11 +4,13 @@ from manifests.jsonl import (
     RowError,
     RowWriter,
     part_path,
+    read_json,
     read_manifest,
     read_nbest,
     read_rows,
     recover_part,
     write_atomic,
+    write_json,
     write_rows,
 )
 from manifests.rows import (
@@ -45,11 +47,13 @@ __all__ = [
     "age_bucket",
     "normalize_text",
     "part_path",
+    "read_json",
     "read_manifest",
     "read_nbest",
     "read_rows",
     "recover_part",
     "safe_utt_id",
     "write_atomic",
+    "write_json",
     "write_rows",
 ]

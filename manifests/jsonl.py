@@ -6,12 +6,13 @@ whole; ``x.meta.json`` beside it says how it was made (see `manifests.meta`).
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 import msgspec
 
@@ -20,6 +21,7 @@ from manifests.meta import write_meta
 from manifests.rows import NBest, Row, Utterance
 
 R = TypeVar("R", bound=Row)
+T = TypeVar("T")
 
 
 class RowError(ValueError):
@@ -166,3 +168,30 @@ def write_atomic(path: Path, text: str) -> None:
     part = part_path(path)
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
+    """Write a small JSON file as `write_atomic` does; ``value`` may hold structs.
+
+    TypeError when something in it is neither JSON's nor a struct.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
+    # Half a surrogate, as in a path that is no UTF-8, becomes JSON's own escape.
+    write_atomic(path, text.encode("utf-8", "backslashreplace").decode() + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return a struct as JSON readers see it: a number that is none is null."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+@overload
+def read_json(path: Path, kind: type[T], what: str) -> T: ...
+@overload
+def read_json(path: Path, kind: Any, what: str) -> Any: ...
+def read_json(path: Path, kind: Any, what: str) -> Any:
+    """Return what `write_json` wrote as ``kind``; ValueError "is no ``what``" when it is none."""
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=kind)
+    except JSON_ERRORS as error:
+        raise ValueError(f"{path}: is no {what}: {error}") from None

@@ -16,7 +16,6 @@ merges.txt and gpt2.json, which says
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import shutil
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lm.sentences import read_sentences
-from manifests import part_path, write_atomic
+from manifests import part_path, write_atomic, write_json
 from recipes.texts import learn_bpe
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def build(
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
     # Published too, and no longer written by transformers.
-    write_atomic(part / "vocab.json", json.dumps(vocab, ensure_ascii=False))
+    write_json(part / "vocab.json", vocab, indent=None)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     write_atomic(part / "merges.txt", "\n".join(lines) + "\n")
     info = Gpt2Info(
@@ -120,7 +119,7 @@ def build(
         perplexity=_perplexity(part, dev) if dev else None,
         settings=settings,
     )
-    write_atomic(part / "gpt2.json", msgspec.json.format(msgspec.json.encode(info)).decode())
+    write_json(part / "gpt2.json", info)
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)
     return info

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manifests.jsonl import part_path, write_atomic
+from manifests.jsonl import part_path, write_atomic, write_json
 from manifests.meta import write_meta
 from recipes.texts import learn_bpe, read_texts
 
@@ -214,13 +214,13 @@ def _save_slow_tokenizer(tokenizer: WhisperTokenizer, out: Path) -> None:
     model: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     added = tokenizer.get_added_vocab()
     specials = [token for token in added if token in tokenizer.all_special_tokens]
-    write_atomic(out / "vocab.json", json.dumps(model["vocab"], ensure_ascii=False))
+    write_json(out / "vocab.json", model["vocab"], indent=None)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
     write_atomic(out / "merges.txt", "\n".join(lines) + "\n")
-    write_atomic(out / "added_tokens.json", json.dumps(added, indent=1))
+    write_json(out / "added_tokens.json", added)
     role = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
     special_map = {"additional_special_tokens": specials, **role}
-    write_atomic(out / "special_tokens_map.json", json.dumps(special_map, indent=1))
+    write_json(out / "special_tokens_map.json", special_map)
     spelling = importlib.resources.files("whisper_normalizer") / "normalizers" / "english.json"
     with importlib.resources.as_file(spelling) as path:
         shutil.copyfile(path, out / "normalizer.json")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from manifests import write_atomic
+from manifests import read_json, write_atomic
 from scoring.bootstrap import REPLICATES, group_by_unit, wer_interval
 from scoring.counts import ErrorCounts
 from scoring.pairs import SystemScores
@@ -107,7 +107,4 @@ def write_results(path: Path, results: Sequence[Result]) -> None:
 
 def read_results(path: Path) -> list[Result]:
     """Return the rows of a results.json; ValueError when it is none."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Result])
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return read_json(path, list[Result], "list of results")

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from manifests.jsonl import write_atomic
+from manifests.jsonl import write_json
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def same_settings(exp: Path, settings: Mapping[str, Any]) -> bool:
     if not path.exists():
         return False
     known = flat(json.loads(path.read_text(encoding="utf-8")))
-    wanted = flat(json.loads(json.dumps(settings, default=str)))
+    wanted = flat(_as_json(settings))
     differing = [
         f"{key} was {known.get(key)!r}, is {wanted.get(key)!r}"
         for key in sorted(known | wanted)
@@ -75,7 +75,12 @@ def is_complete(exp: Path, settings: Mapping[str, Any]) -> bool:
 
 def write_settings(exp: Path, settings: Mapping[str, Any]) -> None:
     """Write down what ``exp`` is of."""
-    write_atomic(exp / SETTINGS, json.dumps(settings, indent=1, default=str) + "\n")
+    write_json(exp / SETTINGS, _as_json(settings))
+
+
+def _as_json(settings: Mapping[str, Any]) -> Any:
+    """Return settings as a file would give them back, paths as texts."""
+    return json.loads(json.dumps(settings, default=str))
 
 
 def publish(final: Path, write: Callable[[Path], None]) -> None:

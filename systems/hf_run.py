@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from transformers import Seq2SeqTrainingArguments, set_seed
 
 from manifests.device import Device, Precision, peak_memory, pick_device, pick_precision
-from manifests.jsonl import write_atomic
+from manifests.jsonl import write_json
 from systems.examples import ManifestExamples, counted
 from systems.experiment import FINAL, is_complete, publish, settings_of, write_settings
 from systems.hf_config import TrainConfig
@@ -61,7 +60,7 @@ def finish(
     if run.arguments.process_index == 0:
         metrics = training_metrics(trainer, parameters)
         metrics |= {"device": run.device, "precision": run.precision, **more}
-        write_atomic(run.exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        write_json(run.exp / "metrics.json", metrics)
         publish(run.final, write)
     trainer.accelerator.wait_for_everyone()
     return run.final

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import msgspec
 
-from manifests import NBest, Utterance, part_path, recover_part, write_atomic
+from manifests import NBest, Utterance, part_path, recover_part, write_json
 from systems.lock import OnlyOne
 from systems.merge import write_in_order
 
@@ -50,7 +50,7 @@ class Journal:
             self._check(origin)
         else:
             # Before the rows: rows without an origin could not be told from another run's.
-            write_atomic(self._origin_file, json.dumps(origin, indent=1) + "\n")
+            write_json(self._origin_file, origin)
         return {row.utt_id for row in recover_part(self.out, NBest)}
 
     def _check(self, origin: Origin) -> None:
@@ -96,6 +96,9 @@ class Journal:
             if kind is None:  # else it is the error that is under way
                 raise
         finally:
+            if not self.done:  # begun with a config that could not be: the next may be another
+                self._part.unlink(missing_ok=True)
+                self._origin_file.unlink(missing_ok=True)
             self._lock.close()
 
 

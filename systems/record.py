@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from manifests.jsonl import write_atomic
+from manifests.jsonl import read_json, write_json
 from manifests.rows import Seconds
 from systems.config import Config
 
@@ -30,10 +30,7 @@ def read_record(folder: Path) -> Record | None:
     path = folder / RECORD
     if not path.exists():
         return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return read_json(path, Record, "record of a training")
 
 
 def write_record(
@@ -57,8 +54,7 @@ def write_record(
         window=window,
         config=msgspec.to_builtins(config),
     )
-    encoded = msgspec.json.format(msgspec.json.encode(record), indent=1)
-    write_atomic(folder / RECORD, encoded.decode() + "\n")
+    write_json(folder / RECORD, record)
 
 
 def base_now(folder: Path, record: Record) -> str | Path:

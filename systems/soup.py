@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from manifests import write_atomic
+from manifests import write_json
 from scoring.metric import count_word_errors
 from scoring.pairs import read_hypotheses, read_references
 from systems.config import load_config
@@ -90,8 +90,7 @@ def soup(
 
     def write(folder: Path) -> None:
         system.average(found.kept, folder)
-        report = msgspec.json.format(msgspec.json.encode(found), indent=1).decode()
-        write_atomic(folder / REPORT, report + "\n")
+        write_json(folder / REPORT, found)
 
     publish(out, write)
     shutil.rmtree(_work(out), ignore_errors=True)

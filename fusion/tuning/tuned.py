@@ -9,9 +9,10 @@ import msgspec
 
 from fusion.folds import Fitted
 from fusion.tuning.methods import load
-from manifests import write_atomic
+from manifests import read_json, write_atomic, write_json
+from manifests.faults import JSON_ERRORS
 
-_SMALL = 2000  # characters of JSON that a reader of the YAML still wants to see
+_SMALL = 2000  # bytes of JSON that a reader of the YAML still wants to see
 
 
 class Tuned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,9 +39,8 @@ def write_tuned(path: Path, tuned: Tuned) -> None:
     import yaml
 
     values = msgspec.to_builtins(tuned)
-    text = msgspec.json.encode(tuned.settings).decode()
-    if len(text) > _SMALL:
-        write_atomic(model_path(path), msgspec.json.format(text, indent=1) + "\n")
+    if len(msgspec.json.encode(tuned.settings)) > _SMALL:
+        write_json(model_path(path), tuned.settings)
         values["settings"] = {"file": model_path(path).name}
     head = "# Written by fusion.tune, applied by fusion.apply.\n"
     write_atomic(path, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
@@ -52,10 +52,10 @@ def read_tuned(path: Path) -> Tuned:
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict) and set(values.get("settings") or ()) == {"file"}:
-            file = path.with_name(values["settings"]["file"])
-            values["settings"] = msgspec.json.decode(file.read_bytes())
+        match values:
+            case {"settings": {"file": str(name), **others}} if not others:
+                values["settings"] = read_json(path.with_name(name), dict[str, Any], "JSON object")
         return msgspec.convert(values, Tuned)
-    except (yaml.YAMLError, msgspec.DecodeError) as error:
+    except (yaml.YAMLError, *JSON_ERRORS) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: is no file of fusion.tune: {reason}") from None

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
 from manifests.device import Device, Precision, peak_memory
-from manifests.jsonl import write_atomic
+from manifests.jsonl import write_json
 from manifests.progress import bars_wanted
 from systems.nemo.config import TrainConfig
 from systems.nemo.module import FineTuner, Hear
@@ -53,7 +53,7 @@ def fit(
         if trainer.is_global_zero:
             name = Path(trainer.checkpoint_callback.best_model_path).name
             found = {"checkpoint": name, "steps": trainer.global_step}
-            write_atomic(done, json.dumps(found) + "\n")
+            write_json(done, found)
         trainer.strategy.barrier()
     ended = json.loads(done.read_text(encoding="utf-8"))
     state = torch.load(folder / ended["checkpoint"], map_location="cpu", weights_only=False)

@@ -6,7 +6,6 @@ to drop damaged ones in silence and to ignore augmentation that they do not know
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from manifests.device import pick_device, pick_precision
-from manifests.jsonl import read_rows, write_atomic
+from manifests.jsonl import read_rows, write_json
 from manifests.rows import Utterance
 from manifests.text import normalize_text
 from systems.examples import counted, train_and_dev
@@ -86,7 +85,7 @@ def train(config: NemoConfig, train: Path, dev: Path, exp: Path) -> Path:
                 **counted(train_set, dev_set),
                 "device": device,
             }
-            write_atomic(exp / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+            write_json(exp / "metrics.json", metrics)
             publish(final, lambda folder: save(model, config, folder, final))
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests.hub import model_folder
-from manifests.jsonl import write_atomic
+from manifests.jsonl import write_json
 from systems.averaging import Mean
 from systems.record import Record, read_record, write_record
 from systems.whisper.checkpoint import base_of, home_of, load_model, save_processor
@@ -95,7 +95,7 @@ def _average_adapters(folders: Sequence[Path], out: Path, base: str | Path | Non
         "use_rslora": False,
         "base_model_name_or_path": bases[0],
     }
-    write_atomic(out / _CONFIG, json.dumps(configs[0][0] | changed, indent=2) + "\n")
+    write_json(out / _CONFIG, configs[0][0] | changed, indent=2)
     record = records[0]
     if record is not None:
         write_record(out, "whisper", bases[0], record.config, out, record.window)

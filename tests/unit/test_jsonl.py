@@ -22,11 +22,13 @@ from manifests import (
     Utterance,
     Word,
     part_path,
+    read_json,
     read_manifest,
     read_nbest,
     read_rows,
     recover_part,
     write_atomic,
+    write_json,
     write_rows,
 )
 from manifests.jsonl import decode_rows
@@ -274,3 +276,27 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_json_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "r.json"
+    write_json(path, {"rows": [ROW], "none": float("inf"), "name": "\u00e9"})
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('{\n "rows": [\n  {')
+    assert text.endswith('"\u00e9"\n}\n')
+    write_json(path, ROW, indent=None)
+    assert read_json(path, Utterance, "utterance") == ROW
+    # What a struct says is "none" every JSON reader understands; a path may be no UTF-8.
+    write_json(path, Hypothesis(text="he", score=float("nan")))
+    assert '"score": null' in path.read_text(encoding="utf-8")
+    write_json(path, {"path": "\udcff"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"path": "\udcff"}
+    with pytest.raises(TypeError):
+        write_json(path, {"path": path})
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff", b'{"utt_id": 1}', b"[" * 100_000])
+def test_what_is_no_json_of_ours_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "r.json").write_bytes(data)
+    with pytest.raises(ValueError, match=r"r\.json: is no utterance: "):
+        read_json(tmp_path / "r.json", Utterance, "utterance")
