@@ -96,6 +96,9 @@ class Journal:
             if kind is None:  # else it is the error that is under way
                 raise
         finally:
+            if not self.done:  # begun with a config that could not be: the next may be another
+                self._part.unlink(missing_ok=True)
+                self._origin_file.unlink(missing_ok=True)
             self._lock.close()
 
 

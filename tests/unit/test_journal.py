@@ -63,6 +63,15 @@ def test_another_origin_is_refused_and_named(tmp_path: Path) -> None:
         assert journal.done == set()
 
 
+def test_what_ended_before_its_first_row_binds_nobody(tmp_path: Path) -> None:
+    out = tmp_path / "h.jsonl"
+    with pytest.raises(ValueError, match="no such device"), Journal(out, ORIGIN):
+        raise ValueError("no such device")
+    assert not list(tmp_path.iterdir())
+    with Journal(out, {**ORIGIN, "config": {"beams": 1}}) as journal:
+        assert journal.done == set()
+
+
 def test_rows_without_an_origin_are_refused(tmp_path: Path) -> None:
     part_path(tmp_path / "h.jsonl").write_text("")
     with pytest.raises(ValueError, match="another config, checkpoint"):
