@@ -19,7 +19,7 @@ from pyctcdecode.language_model import AbstractLanguageModel
 
 from systems.ctc_config import CtcConfig
 from systems.ctc_scorer import WordScorer
-from systems.ctc_search import BOUNDARY
+from systems.ctc_tree import BOUNDARY
 
 
 class Boundary(str):

@@ -29,7 +29,7 @@ from systems.align import time_within
 from systems.confidence import aggregate, frame_confidence
 from systems.ctc_beam import Beam, BeamSearch, Floats, Job
 from systems.ctc_config import CtcConfig
-from systems.ctc_search import BOUNDARY
+from systems.ctc_tree import BOUNDARY
 from systems.stream import Ranked
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from systems.confidence import aggregate
 from systems.ctc_config import CtcConfig
 from systems.ctc_scorer import WordScorer
-from systems.ctc_search import BOUNDARY, Found, Frame, PrefixSearch
+from systems.ctc_search import Found, Frame, PrefixSearch
+from systems.ctc_tree import BOUNDARY
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.intp]

@@ -28,6 +28,10 @@ class WordScorer:
         self._hot_parts: dict[str, int] = {}
         for word in sorted(self._hotwords, key=len, reverse=True):
             self._hot_parts |= {word[:end]: len(word) for end in range(1, len(word) + 1)}
+        # The most that `partial` says of any part.
+        unknown = 0.0 if self.ngram is None else config.alpha * config.oov_penalty
+        hot = config.hotword_weight if self._hot_parts else 0.0
+        self.most_part = max(0.0, unknown, hot)
 
     def begin(self) -> State | None:
         """Return the n-gram's state before the first word."""

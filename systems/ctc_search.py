@@ -1,30 +1,29 @@
 """CTC prefix beam search with a word n-gram and hotwords, one utterance at a time.
 
-The algorithm is that of pyctcdecode 0.5, beam for beam: the same texts, scores and pruning in a
-third of the time. Prefixes are nodes of a tree instead of strings, so that what the n-gram says
-of one is asked once, and beams that differ only in their last token are extended together. Two
-flaws of the original are left out: after a token that ends with a word boundary it breaks words
-of any other beam (one flag serves all of them), and it charges an empty text for an unknown word.
+The algorithm is that of pyctcdecode 0.5, beam for beam: the same texts, scores and pruning, in
+less time (RESULTS.md). Texts are objects instead of strings (`systems.ctc_tree`), beams that
+differ only in their last token are extended together, and what cannot be among the best beams of
+a frame is told by its score, before it is made. Two flaws of the original are left out: after a
+token that ends with a word boundary it breaks words of any other beam (one flag serves all of
+them), and it charges an empty text for an unknown word.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from heapq import heappushpop
 from operator import itemgetter
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from lm.ngram import State
 from manifests import LogProb
 from systems.ctc_scorer import WordScorer
+from systems.ctc_tree import Prefix, PrefixTree, Text
 
-BOUNDARY = "\u2581"
-"""SentencePiece's mark of a word's beginning."""
-
-_T = TypeVar("_T")
+_Ranked = TypeVar("_Ranked", bound=tuple[Any, ...])
 _RANK = _SCORE = itemgetter(0)
-_ALIGNED = itemgetter(6)
-_MOST_PARTS = 1 << 18  # beginnings of words that are remembered from utterance to utterance
+_ALIGNED = itemgetter(1)
 _BLANK = -1
 _NOTHING = -2  # the last token of a path that has none
 
@@ -33,7 +32,7 @@ class Frame(NamedTuple):
     """What may be heard in a frame, with ln probabilities."""
 
     blank: LogProb | None  # None where the blank is not tried
-    tokens: Sequence[tuple[int, LogProb]]
+    tokens: Sequence[tuple[int, LogProb]]  # the likeliest first
 
 
 class Found(NamedTuple):
@@ -54,54 +53,19 @@ class _Spans(NamedTuple):
     end: int
 
 
-class _Part:
-    """The beginning of a word, possibly nothing; shared by all utterances."""
-
-    __slots__ = ("after", "letters", "most", "score")
-
-    def __init__(self, letters: str, scorer: WordScorer) -> None:
-        self.letters = letters
-        # What n-gram and hotwords add to the beginning of a word, and at most to the whole word.
-        self.score, self.most = scorer.partial(letters) if letters else (0.0, 0.0)
-        self.after: dict[int, _Part] = {}  # a further token
-
-
-class _Text:
-    """Complete words."""
-
-    __slots__ = ("following", "lm", "score", "state", "words")
-
-    def __init__(
-        self, words: tuple[str, ...], state: State | None, score: float, lm: LogProb
-    ) -> None:
-        self.words = words
-        self.state = state  # of the n-gram
-        self.score = score  # what n-gram and hotwords add
-        self.lm = lm  # ln P of the n-gram, unweighted
-        self.following: dict[str, _Text] = {}
-
-
-class _Prefix:
-    """Complete words and the beginning of another."""
-
-    __slots__ = ("children", "key", "part", "score", "text")
-
-    def __init__(self, text: _Text, part: _Part, key: int) -> None:
-        self.text = text
-        self.part = part
-        self.score = text.score + part.score
-        self.key = key  # no two have the same
-        self.children: dict[int, _Prefix] = {}  # by the token that follows
-
-
-_Beam = tuple[LogProb, _Prefix, int, _Spans | None, int, int, LogProb]
-"""Score over all alignments, prefix, last token, spans of the words, frames [first, end) of the
-part of a word (first is -1 where there is none), and the score of the likeliest alignment, whose
-the frames are.
+_Beam = tuple[LogProb, LogProb, Prefix, int, "_Spans | None", int, int]
+"""Score over all alignments and of the likeliest, prefix, last token, and of the likeliest
+alignment the spans of the words and the frames [first, end) of the part of a word (first is -1
+where there is none).
 """
 
-_Group = tuple[_Prefix, list[_Beam]]
-"""All beams with one prefix."""
+_Group = tuple[Prefix, float, LogProb, _Beam, list[_Beam]]
+"""Prefix, what n-gram and hotwords add to it, its beams' score together, the one with the
+likeliest alignment, and all of them.
+"""
+
+_Next = tuple[float, LogProb, LogProb, Prefix, int, _Beam]
+"""What may become a beam: rank, both scores, prefix, last token, and the beam that it continues."""
 
 
 class PrefixSearch:
@@ -121,103 +85,137 @@ class PrefixSearch:
         beams: int,
         prune: LogProb,
     ) -> None:
-        mark = BOUNDARY if subwords else " "
-        self._begins = [token.startswith(mark) for token in tokens]
-        self._letters = [token.replace(mark, "") for token in tokens]
+        self._tree = PrefixTree(tokens, subwords, scorer)
         self._scorer = scorer
         self._beams = beams
         self._prune = prune
         # What is still worse is not even tried, and so not missed where beams meet.
         self._hopeless = prune - 2
-        self._parts: dict[str, _Part] = {}
-        self._prefixes: dict[tuple[_Text, _Part], _Prefix] = {}
 
     def __call__(self, frames: Iterable[Frame]) -> list[Found]:
         """Return the texts found in the frames, best first; never nothing."""
-        self._prefixes.clear()
-        if not 0 < len(self._parts) < _MOST_PARTS:
-            self._parts = {"": _Part("", self._scorer)}
-        root = self._prefix(_Text((), self._scorer.begin(), 0.0, 0.0), self._parts[""])
-        groups: list[_Group] = [(root, [(0.0, root, _NOTHING, None, -1, -1, 0.0)])]
+        root = self._tree.plant()
+        groups = _grouped([(0.0, 0.0, root, _NOTHING, None, -1, -1)])
         for at, (blank, tokens) in enumerate(frames):
             ranked = [] if blank is None else _silent(groups, blank)
             if tokens:
-                least = max(ranked, key=_RANK)[0] + self._hopeless if ranked else -math.inf
-                for beam in self._spoken(groups, at, tokens, least):
-                    ranked.append((beam[0] + beam[1].score, beam))
-            groups = self._grouped(ranked)
+                ranked += self._spoken(groups, tokens, ranked)
+            groups = _grouped([self._beam(one, at) for one in self._best(ranked)])
         return self._found(groups)
 
     def _spoken(
         self,
         groups: Sequence[_Group],
-        at: int,
         tokens: Sequence[tuple[int, LogProb]],
-        least: float,
-    ) -> Iterable[_Beam]:
-        """Return the beams in which a token is heard in a frame, unless ranked below ``least``."""
-        starts, letters, size = self._begins, self._letters, len(self._letters)
-        hopeless = self._hopeless
-        found: dict[int, _Beam] = {}
-        for prefix, beams in groups:
-            total, likeliest = _summed(beams)
-            children, part, text = prefix.children, prefix.part, prefix.text
+        silent: Sequence[_Next],
+    ) -> list[_Next]:
+        """Return what may be among the best beams of a frame in which a token is heard."""
+        shared = self._shared(groups, {token for token, _ in tokens})
+        met: dict[tuple[Prefix, int], _Next] = {}
+        best = sorted([one[0] for one in silent])[-self._beams :]
+        best = [-math.inf] * (self._beams - len(best)) + best  # a heap of ranks
+        top = best[-1]
+        least = max(best[0], top + self._prune)
+        begins, most_part = self._tree.begins, self._scorer.most_part
+        found: list[_Next] = []
+        for group in groups:
+            prefix, _, total, likeliest, _ = group
+            text, part = prefix
+            rest, longest = tokens, part.after
+            if prefix in shared:
+                own = shared[prefix]
+                top = self._meet(group, [one for one in tokens if one[0] in own], met, top)
+                rest = [one for one in tokens if one[0] not in own]
             most = text.score + part.most
-            lasts = [beam[2] for beam in beams]
-            for token, log_prob in tokens:
-                score, best = total, likeliest
-                if token in lasts:  # it goes on sounding
-                    others = list(beams)
-                    beam = others.pop(lasts.index(token))
-                    aligned = beam[6] + log_prob
-                    new = (beam[0] + log_prob, prefix, token, *beam[3:5], at + 1, aligned)
-                    key = prefix.key * size + token
-                    found[key] = _met(found[key], new) if key in found else new
-                    if not others:
-                        continue
-                    score, best = _summed(others)
-                score += log_prob
-                begins = starts[token]
-                child = children.get(token)
-                if child is None:
-                    longer = part.after.get(token) or self._longer(part, token)
-                    rank = score + longer.score
-                    if rank + (most if begins else text.score) < least:
-                        continue
-                    after = text
-                    if begins and part.letters:
-                        after = text.following.get(part.letters) or self._followed(text, part)
-                    if rank + after.score < least:
-                        continue
-                    child = children[token] = self._prefix(after, longer)
-                rank = score + child.score
-                if rank < least:
-                    continue
-                if rank + hopeless > least:
-                    least = rank + hopeless
-                spans, first = best[3], best[4]
-                if begins:
-                    if part.letters:
-                        spans = _Spans(spans, first, best[5])
-                    first = at if letters[token] else -1
-                elif first < 0:
-                    first = at
-                new = (score, child, token, spans, first, at + 1, best[6] + log_prob)
-                key = child.key * size + token
-                found[key] = _met(found[key], new) if key in found else new
-        return found.values()
+            for token, log_prob in rest:
+                score = total + log_prob
+                if score + most + most_part < least:
+                    break
+                longer = longest.get(token) or self._tree.longer(part, token)
+                after = text
+                if part.letters and begins[token]:
+                    if score + most + longer.score < least:
+                        continue  # and the n-gram need not be asked
+                    after = self._tree.ended(prefix)
+                rank = score + (after.score + longer.score)
+                if rank >= least:
+                    aligned = likeliest[1] + log_prob
+                    found.append((rank, score, aligned, (after, longer), token, likeliest))
+                    heappushpop(best, rank)
+                    top = max(top, rank)
+                    least = max(best[0], top + self._prune)
+        found += met.values()
+        return found
 
-    def _grouped(self, ranked: list[tuple[float, _Beam]]) -> list[_Group]:
-        """Return the beams that are good enough, those of a prefix together."""
-        groups: dict[_Prefix, list[_Beam]] = {}
-        for _, beam in self._best(ranked):
-            if beam[1] in groups:
-                groups[beam[1]].append(beam)
-            else:
-                groups[beam[1]] = [beam]
-        return list(groups.items())
+    def _shared(self, groups: Sequence[_Group], now: set[int]) -> dict[Prefix, set[int]]:
+        """Return the tokens with which a prefix may become what another beam becomes too.
 
-    def _best(self, ranked: list[tuple[float, _T]]) -> list[tuple[float, _T]]:
+        Where a token goes on sounding, those are its prefix and what has become that with it; or,
+        after a bare boundary, a prefix and the same without the boundary.
+        """
+        shared: dict[Prefix, set[int]] = defaultdict(set)
+        starting = {token for token in now if self._tree.begins[token]}
+        for prefix, _, _, _, beams in groups:
+            for beam in beams:
+                token = beam[3]
+                if token in now:
+                    shared[prefix].add(token)
+                    for parent in self._tree.parents(prefix, token):
+                        shared[parent].add(token)
+            text, part = prefix
+            if starting and text.before and not part.letters:
+                shared[prefix] |= starting
+                shared[text.before] |= starting
+        return shared
+
+    def _meet(
+        self,
+        group: _Group,
+        tokens: Sequence[tuple[int, LogProb]],
+        met: dict[tuple[Prefix, int], _Next],
+        top: float,
+    ) -> float:
+        """Put what a group becomes with ``tokens`` together with the same of other groups.
+
+        Return the best rank so far, ``top`` until now.
+        """
+        prefix, bonus, _, _, beams = group
+        text, part = prefix
+        for token, log_prob in tokens:
+            for beam in beams:
+                if beam[3] == token:  # it goes on sounding
+                    score = beam[0] + log_prob
+                    new = (score + bonus, score, beam[1] + log_prob, prefix, token, beam)
+                    _add(new, met)
+            others = [beam for beam in beams if beam[3] != token]
+            if not others:
+                continue
+            score, best = _summed(others)
+            score += log_prob
+            longer = part.after.get(token) or self._tree.longer(part, token)
+            after = self._tree.ended(prefix) if self._tree.begins[token] else text
+            rank = score + (after.score + longer.score)
+            if rank >= top + self._hopeless:
+                top = max(top, rank)
+                _add((rank, score, best[1] + log_prob, (after, longer), token, best), met)
+        return top
+
+    def _beam(self, one: _Next, at: int) -> _Beam:
+        """Return what becomes of a beam in frame ``at``."""
+        _, score, aligned, prefix, token, (_, _, (_, part), last, spans, first, end) = one
+        if token == _BLANK:
+            return score, aligned, prefix, _BLANK, spans, first, end
+        if token == last:  # it goes on sounding
+            return score, aligned, prefix, token, spans, first, at + 1
+        if self._tree.begins[token]:
+            if part.letters:
+                spans = _Spans(spans, first, end)
+            first = at if self._tree.letters[token] else -1
+        elif first < 0:
+            first = at
+        return score, aligned, prefix, token, spans, first, at + 1
+
+    def _best(self, ranked: Sequence[_Ranked]) -> list[_Ranked]:
         least = max(ranked, key=_RANK)[0] + self._prune
         kept = [one for one in ranked if one[0] >= least]
         kept.sort(key=_RANK, reverse=True)
@@ -225,10 +223,9 @@ class PrefixSearch:
 
     def _found(self, groups: Sequence[_Group]) -> list[Found]:
         """Return the texts after the last frame, best first."""
-        met: dict[_Text, list[_Beam]] = {}
-        for prefix, beams in groups:
-            text = self._followed(prefix.text, prefix.part) if prefix.part.letters else prefix.text
-            met.setdefault(text, []).extend(beams)
+        met: dict[Text, list[_Beam]] = {}
+        for prefix, _, _, _, beams in groups:
+            met.setdefault(self._tree.ended(prefix), []).extend(beams)
         ranked = []
         for text, beams in met.items():
             bonus, lm = self._scorer.end(text.state)
@@ -237,43 +234,27 @@ class PrefixSearch:
             ranked.append((rank, Found(text.words, _spans(best), score, text.lm + lm, rank)))
         return [found for _, found in self._best(ranked)]
 
-    def _longer(self, part: _Part, token: int) -> _Part:
-        """Return the part of a word that a token makes of another, which knows it from now on."""
-        letters = ("" if self._begins[token] else part.letters) + self._letters[token]
-        longer = self._parts.get(letters)
-        if longer is None:
-            longer = self._parts[letters] = _Part(letters, self._scorer)
-        part.after[token] = longer
-        return longer
 
-    def _followed(self, text: _Text, part: _Part) -> _Text:
-        """Return a text and its next word."""
-        word = part.letters
-        after = text.following.get(word)
-        if after is None:
-            state, bonus, lm = self._scorer.word(text.state, word)
-            after = _Text((*text.words, word), state, text.score + bonus, text.lm + lm)
-            text.following[word] = after
-        return after
-
-    def _prefix(self, text: _Text, part: _Part) -> _Prefix:
-        """Return the one prefix of this spelling, however its tokens were cut."""
-        prefix = self._prefixes.get((text, part))
-        if prefix is None:
-            prefix = _Prefix(text, part, len(self._prefixes))
-            self._prefixes[text, part] = prefix
-        return prefix
+def _silent(groups: Sequence[_Group], blank: LogProb) -> list[_Next]:
+    """Return what the beams become if nothing is heard in a frame."""
+    return [
+        (total + blank + bonus, total + blank, best[1] + blank, prefix, _BLANK, best)
+        for prefix, bonus, total, best, _ in groups
+    ]
 
 
-def _silent(groups: Sequence[_Group], blank: LogProb) -> list[tuple[float, _Beam]]:
-    """Return the beams in which nothing is heard in a frame, and how they rank."""
-    ranked = []
-    for prefix, beams in groups:
-        score, best = _summed(beams)
-        score += blank
-        new = (score, prefix, _BLANK, best[3], best[4], best[5], best[6] + blank)
-        ranked.append((score + prefix.score, new))
-    return ranked
+def _grouped(beams: Iterable[_Beam]) -> list[_Group]:
+    """Return the beams of each prefix together."""
+    groups: dict[Prefix, list[_Beam]] = {}
+    for beam in beams:
+        if beam[2] in groups:
+            groups[beam[2]].append(beam)
+        else:
+            groups[beam[2]] = [beam]
+    return [
+        (prefix, prefix[0].score + prefix[1].score, *_summed(own), own)
+        for prefix, own in groups.items()
+    ]
 
 
 def _summed(beams: Sequence[_Beam]) -> tuple[LogProb, _Beam]:
@@ -285,17 +266,23 @@ def _summed(beams: Sequence[_Beam]) -> tuple[LogProb, _Beam]:
     return total, max(beams, key=_ALIGNED)
 
 
-def _met(one: _Beam, other: _Beam) -> _Beam:
-    """Return both as one."""
-    high, low = max(one[0], other[0]), min(one[0], other[0])
-    best = one if one[6] >= other[6] else other
-    return (high + math.log1p(math.exp(low - high)), *best[1:])
+def _add(new: _Next, met: dict[tuple[Prefix, int], _Next]) -> None:
+    """Add what may become a beam to the same from another group."""
+    rank, score, aligned, prefix, token, beam = new
+    old = met.get((prefix, token))
+    if old is not None:
+        high, low = max(score, old[1]), min(score, old[1])
+        score = high + math.log1p(math.exp(low - high))
+        rank = score + (prefix[0].score + prefix[1].score)
+        if old[2] >= aligned:
+            aligned, beam = old[2], old[5]
+    met[prefix, token] = rank, score, aligned, prefix, token, beam
 
 
 def _spans(beam: _Beam) -> tuple[tuple[int, int], ...]:
     """Return the frames of each word of a text that ends here."""
-    found = [(beam[4], beam[5])] if beam[1].part.letters else []
-    before = beam[3]
+    _, _, (_, part), _, before, first, end = beam
+    found = [(first, end)] if part.letters else []
     while before is not None:
         found.append((before.first, before.end))
         before = before.before

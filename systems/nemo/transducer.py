@@ -16,7 +16,7 @@ from lm.ngram import NGram, words_of
 from manifests import Hypothesis, Seconds, Word
 from systems.align import timed_word
 from systems.confidence import aggregate
-from systems.ctc_search import BOUNDARY
+from systems.ctc_tree import BOUNDARY
 from systems.nemo.config import DecodeConfig
 from systems.stream import Ranked
 
