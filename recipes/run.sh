@@ -66,6 +66,7 @@ done
 for name in stage stop_stage nj; do
   [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name/_/-} is '${!name}', must be a whole number"
 done
+[ "$stage" -le "$stop_stage" ] || die "--stage is $stage, must be at most --stop-stage, $stop_stage"
 
 recipes/setup.sh
 export PATH="$PWD/.venv/bin:$PATH"
@@ -103,9 +104,12 @@ is_complete() {
 
 # step NAME OUTPUT COMMAND...: run COMMAND unless OUTPUT exists; on failure show its log's tail.
 step() {
-  local name=$1 output=$2 log=$exp/logs/$1.log started=$SECONDS
+  local name=$1 output=$2 log=$exp/logs/$1.log started=$SECONDS held
   ! is_complete "$name" "$output" || return 0
   shift 2
+  exec {held}>>"$log" # what the step starts holds it too, and may outlive a killed run
+  flock -n "$held" || [ $? -ne 1 ] || # another status: there are no locks here
+    die "step $name is under way in another run (log: $log)"
   echo "  $name"
   if ! "$@" 2>&1 | tee "$log" >&2; then
     echo "run.sh: step $name failed; the end of $log:" >&2
@@ -114,6 +118,7 @@ step() {
   fi
   case $output in *.done) touch "$output" ;; esac # steps that only check leave a mark
   [ -e "$output" ] || die "step $name ended without $output (log: $log)"
+  exec {held}>&-
   echo "  $name: done in $((SECONDS - started)) s"
 }
 
@@ -187,6 +192,7 @@ tune_heard=$tune_train # the n-gram and the synthetic voices need each sentence 
 [ -z "${recipe[speed_perturb]}" ] || tune_heard=$data/perturbed.jsonl
 
 if in_stage 1 "manifests"; then
+  [ -s "$exp/source" ] || die "$exp/source does not exist, begin with stage 0"
   step prepare "$data/test.jsonl" python -m manifests.prepare \
     "${recipe[corpus]}" "$(cat "$exp/source")" --out "$data" --nj "$nj" "${limit[@]}" \
     --min-seconds "${recipe[min_seconds]}" --max-seconds "${recipe[max_seconds]}" --whole test
@@ -324,7 +330,10 @@ outdated() {
 }
 
 # blind SET: true when nothing says what was said in it.
-blind() { ! grep -qm 1 '"text":' "${!1}"; }
+blind() {
+  [ -e "${!1}" ] || die "${!1} does not exist, begin with stage 1"
+  ! grep -qm 1 '"text":' "${!1}"
+}
 
 fusion=$exp/fusion
 if in_stage 6 "fuse"; then

@@ -78,7 +78,8 @@ def _csv_rows(table: Path) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
     """Yield places (file:line) with rows, or with why a row could not be read."""
     # surrogateescape: a byte that is no UTF-8 costs its own row, not all of them.
     with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        reader = csv.reader(lines)
+        # strict: without it a quote that is never closed takes all rows that follow for its text.
+        reader = csv.reader(lines, strict=True)
         header = next(reader, [])
         while True:
             found: dict[str, Any] | ValueError

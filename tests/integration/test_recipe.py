@@ -1,5 +1,6 @@
 """The recipe from an empty folder to its report, on ten utterances; its options; the README."""
 
+import fcntl
 import json
 import re
 import shutil
@@ -126,6 +127,11 @@ def processes() -> list[str]:
         (["--conf", "recipes/conf/mini.yml"], "recipes/conf/mini.yml"),
         (["--systems", "parrot", "--stage", "3"], "names no config for system 'parrot'"),
         (["--conf=recipes/conf/pasketti.yaml", "--source=/nowhere"], "participants"),
+        (["--stage", "5", "--stop-stage=3"], "--stage is 5, must be at most --stop-stage, 3"),
+        (["--stage", "9"], "--stage is 9, must be at most --stop-stage, 8"),
+        # Not a corpus in the working folder, nor a report of nothing.
+        (["--stage", "1"], "/source does not exist, begin with stage 0"),
+        (["--stage", "7"], "/data/dev.jsonl does not exist, begin with stage 1"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(arguments, message, tmp_path):
@@ -133,6 +139,19 @@ def test_a_wrong_option_is_one_clear_line(arguments, message, tmp_path):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_step_that_another_run_is_at_is_left_to_it(tmp_path):
+    log = tmp_path / "exp of mine" / "logs" / "prepare.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("what the other has to say\n")
+    with log.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = run("--exp", str(tmp_path / "exp of mine"), "--stop-stage", "1")
+    assert done.returncode == 2
+    assert "step prepare is under way in another run" in done.stderr
+    assert log.read_text() == "what the other has to say\n"
+    assert not (tmp_path / "exp of mine" / "data").exists()
 
 
 def test_help_is_the_header():

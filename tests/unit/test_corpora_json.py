@@ -239,6 +239,24 @@ class TestAudiofolder:
         assert reasons["g\\xff.wav"] == "audio file, must have a row in metadata"
         assert len(reasons) == 9  # b to e: their row and their file
 
+    @pytest.mark.parametrize(
+        ("lines", "kept", "reasons"),
+        [
+            (["a.wav,'one\"", 'b.wav,"two', "c.wav,three"], ["a.wav"], ["unexpected end of data"]),
+            (['a.wav,"one', 'b.wav,"two"', "c.wav,3"], ["c.wav"], ["',' expected after '\"'"]),
+        ],
+    )
+    def test_a_quote_that_is_not_closed_takes_no_rows_in_silence(
+        self, corpus: Any, tmp_path: Path, lines: list[str], kept: list[str], reasons: list[str]
+    ) -> None:
+        for name in "abc":
+            corpus.audio(tmp_path / f"{name}.wav")
+        corpus.lines(tmp_path / "metadata.csv", "file_name,text", *lines)
+        rows, rejected = corpus.imported("audiofolder", tmp_path)["train"]
+        assert [Path(row.audio_filepath).name for row in rows] == kept
+        said = [row.reason for row in rejected if "metadata.csv:" in row.place]
+        assert said == reasons
+
     def test_one_metadata_for_all_splits(self, corpus: Any, tmp_path: Path) -> None:
         for name in ("train/a.wav", "test/b.wav", "other/c.wav", "d.wav"):
             corpus.audio(tmp_path / name)
