@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,7 @@ SYSTEM = "arcs"
 FOLDS = 5
 _WINDOW = 4096
 _FEW = 20_000  # arcs, of about 600 utterances: from fewer, more trees learn nothing more
+_ABSENCES = 3  # times that few arcs are learned from once more, each utterance without a member
 
 
 class ArcModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,39 +106,30 @@ class ArcMethod:
 
         What is learned of habits is used on other speakers only: each fifth of the speakers is
         judged by the habits of the others, as a test set will be. The second look learns from
-        what a first look says that was learned from the others too.
+        what a first look says that was learned from the others too. A small dev set is learned
+        from several times, each time without one member of every utterance.
         """
-        slots = _slots_of(dict(networks_of(ballots, self.options)))
-        truths = {
-            place: tuple(
-                scored(references[ballots[place].utt_id].text or "", self.options.space).split()
-            )
-            for place in slots
-        }
-        fold = fold_of([references[ballot.utt_id] for ballot in ballots], FOLDS)
-        lessons = Lessons(slots, truths)
-        lexicon = Lexicon(NGram(self.lm)) if self.lm else None
-        parts = [
-            _Part(
-                [place for place in slots if fold[place] == part],
-                Known(*lessons.learned(place for place in slots if fold[place] != part), lexicon),
-            )
-            for part in sorted(set(fold))
+        truths = [
+            tuple(scored(references[ballot.utt_id].text or "", self.options.space).split())
+            for ballot in ballots
         ]
-        for part in parts:
-            _prepare([slots[place] for place in part.places], part.known)
-        judged, right = _judge_dev(slots, parts, lessons)
-        features = _features(judged)
-        first_trees, second_trees = _learners(len(judged))
-        first = first_trees(features, right)
-        at = np.array([fold[place] for place, _ in judged])
-        guessed = np.zeros(len(judged))
-        for number in sorted(set(fold)):
-            trees = first_trees(features[at != number], right[at != number])
-            guessed[at == number] = trees.probability(features[at == number])
-        judged, right = _judge_dev(_believe(slots, judged, guessed), parts, lessons)
-        second = second_trees(_features(judged), right)
-        habits, edits = lessons.learned(slots)
+        fold = fold_of([references[ballot.utt_id] for ballot in ballots], FOLDS)
+        lexicon = Lexicon(NGram(self.lm)) if self.lm else None
+        take = partial(_Take, truths=truths, fold=fold, options=self.options, lexicon=lexicon)
+        takes = [take(ballots)]
+        arcs = len(takes[0].right)
+        if len(set(takes[0].right.tolist())) < 2:
+            raise ValueError("the members never disagree, so that there is nothing to learn")
+        if arcs < _FEW:
+            takes += [take(_one_absent(ballots, n)) for n in range(_ABSENCES)]
+            takes = [one for one in takes if len(one.right)]
+        first_trees, second_trees = _learners(arcs)
+        first = _fitted(first_trees, takes)
+        without = {part: _fitted(first_trees, takes, part) for part in sorted(set(fold))}
+        for one in takes:
+            one.look_again(without)
+        second = _fitted(second_trees, takes)
+        habits, edits = takes[0].learned()
         return ArcModel(
             options=self.options, lm=self.lm, habits=habits, edits=edits, looks=(first, second)
         )
@@ -147,6 +140,85 @@ class _Part(NamedTuple):
 
     places: list[int]
     known: Known
+
+
+class _Take:
+    """Dev's networks as some of the members make them, to learn from.
+
+    Of A arcs ``features`` (A, F) is what a look sees, ``right`` (A,) the truth, ``fold`` (A,) the
+    part of dev.
+    """
+
+    def __init__(
+        self,
+        ballots: Sequence[Ballot],
+        truths: Sequence[tuple[str, ...]],
+        fold: Sequence[int],
+        options: VoteOptions,
+        lexicon: Lexicon | None,
+    ) -> None:
+        self._slots = _slots_of(dict(networks_of(ballots, options)))
+        self._lessons = Lessons(self._slots, {place: truths[place] for place in self._slots})
+        self._parts = []
+        for part in sorted(set(fold)):
+            known = self._lessons.learned(place for place in self._slots if fold[place] != part)
+            own = [place for place in self._slots if fold[place] == part]
+            self._parts.append(_Part(own, Known(*known, lexicon)))
+            _prepare([self._slots[place] for place in own], self._parts[-1].known)
+        self._look()
+        self.fold = np.array([fold[place] for place, _ in self._judged])
+
+    def _look(self) -> None:
+        elsewhere = Elsewhere(self._slots)
+        self._judged = [
+            one
+            for part in self._parts
+            for one in _judge(self._slots, part.places, elsewhere, part.known)
+        ]
+        self.features = _features(self._judged)
+        self.right = np.array(self._lessons.right(self._judged), np.bool_)
+
+    def look_again(self, trees_without: Mapping[int, Trees]) -> None:
+        """Believe, in each part of dev, what trees say that were fitted without it."""
+        guessed = np.zeros(len(self._judged))
+        for part, trees in trees_without.items():
+            own = self.fold == part
+            guessed[own] = trees.probability(self.features[own])
+        self._slots = _believe(self._slots, self._judged, guessed)
+        self._look()
+
+    def learned(self) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+        """Return what all utterances tell: habits, and differences in spelling."""
+        return self._lessons.learned(self._slots)
+
+
+def _one_absent(ballots: Sequence[Ballot], take: int) -> list[Ballot]:
+    """Return ballots without one of their voters, by lot; none where two would be left alone."""
+    encode = msgspec.json.Encoder().encode
+    # By what they say, not by their places: who is named first must not matter.
+    members = [
+        sha256(b"\n".join(map(encode, rows))).digest()
+        for rows in zip(*(ballot.rows for ballot in ballots), strict=True)
+    ]
+    found = []
+    for ballot in ballots:
+        asked = f"{take} {ballot.utt_id} ".encode()
+        lots = [
+            (sha256(asked + members[n]).digest(), n) for n, row in enumerate(ballot.rows) if row
+        ]
+        absent = min(lots)[1] if len(lots) > 2 else None
+        rows = [None if absent in (n, None) else row for n, row in enumerate(ballot.rows)]
+        found.append(Ballot(ballot.utt_id, tuple(rows)))
+    return found
+
+
+def _fitted(fit: Callable[..., Trees], takes: Sequence[_Take], without: int | None = None) -> Trees:
+    """Return trees that know all of dev, or all but one part."""
+    rows = [take.fold != without for take in takes]
+    return fit(
+        np.concatenate([take.features[own] for take, own in zip(takes, rows, strict=True)]),
+        np.concatenate([take.right[own] for take, own in zip(takes, rows, strict=True)]),
+    )
 
 
 def _learners(arcs: int) -> tuple[Callable[..., Trees], Callable[..., Trees]]:
@@ -182,18 +254,6 @@ def _judge(
         for place in places
         for arc in judged_arcs(place, slots[place], elsewhere, known)
     ]
-
-
-def _judge_dev(
-    slots: Mapping[int, Slots], parts: Sequence[_Part], lessons: Lessons
-) -> tuple[list[tuple[int, Judged]], NDArray[np.bool_]]:
-    """Return the arcs of dev, and which are right."""
-    elsewhere = Elsewhere(slots)
-    judged = [one for part in parts for one in _judge(slots, part.places, elsewhere, part.known)]
-    right = lessons.right(judged)
-    if len(set(right)) < 2:
-        raise ValueError("the members never disagree, so that there is nothing to learn")
-    return judged, np.array(right)
 
 
 def _features(judged: Sequence[tuple[int, Judged]]) -> NDArray[np.float64]:

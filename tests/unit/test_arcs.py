@@ -84,7 +84,10 @@ def test_a_model_is_the_same_after_the_disk(model, tmp_path):
         load(tmp_path / "bad.json")
 
 
-def test_the_order_of_the_members_does_not_matter(model):
+def test_the_order_of_the_members_does_not_matter(model, ngram):
+    ballots, references = crowd(120, 1)
+    turned = [Ballot(b.utt_id, b.rows[::-1]) for b in ballots]
+    assert ArcMethod(VoteOptions(space="words"), str(ngram.path)).fit(turned, references) == model
     ballots, _ = crowd(20, 4)
     turned = [Ballot(b.utt_id, b.rows[::-1]) for b in ballots]
     assert list(model.fuse(ballots, networks=True)) == list(model.fuse(turned, networks=True))
