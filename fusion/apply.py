@@ -26,7 +26,7 @@ from fusion.folds import NO_MANIFEST, Fitted, References, without_texts
 from fusion.pool import Ballot, read_pool
 from fusion.tuning.subset import Subset
 from fusion.tuning.tuned import Tuned, read_tuned
-from manifests import NBest, RowWriter, Utterance, read_rows
+from manifests import NBest, RowWriter, Utterance, check_outputs, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,17 @@ def apply_file(tuned_file: Path, folder: Path, out: Path, manifest: Path | None 
     """
     tuned = read_tuned(tuned_file)
     paths = member_files(tuned, folder)
+    check_outputs([out], filter(None, [tuned_file, *paths, manifest]))
     known: References = NO_MANIFEST
     if manifest is not None:
         known = without_texts({row.utt_id: row for row in read_rows(manifest, Utterance)})
-    asked = Subset(tuple(range(len(tuned.members))), tuned.model())
+    try:
+        model = tuned.model()
+    except ValueError as error:
+        raise ValueError(f"{tuned_file}: {error}") from None
+    if not tuned.members:
+        raise ValueError(f"{tuned_file}: members is empty, must name at least one")
+    asked = Subset(tuple(range(len(tuned.members))), model)
     made = {"tuned": str(tuned_file), "method": tuned.method, "members": paths}
     count = 0
     with RowWriter(out, meta=made) as writer:

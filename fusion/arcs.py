@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manifests import RowWriter
+from manifests import RowWriter, check_outputs
 
 if TYPE_CHECKING:
     from fusion.voting.vote import VoteOptions
@@ -62,6 +62,7 @@ def apply(
     from fusion.arc_model import load
     from fusion.pool import read_pool
 
+    check_outputs(filter(None, [out, networks]), [*hypotheses, model])
     made = {"members": hypotheses, "model": model}
     with ExitStack() as files:
         rows = files.enter_context(RowWriter(out, meta=made))
@@ -101,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from fusion.voting.vote import VoteOptions
 
             options = VoteOptions(space=args.space)
+            check_outputs([args.out], [*args.hypotheses, args.ref])
             fit(args.hypotheses, args.ref, args.out, lm=args.lm, options=options)
         else:
             apply(args.hypotheses, args.model, args.out, hyps=args.hyps, networks=args.networks)

@@ -38,7 +38,7 @@ from fusion.curves import AS_GIVEN, Quality, quality
 from fusion.folds import References, read_dev
 from fusion.pool import Ballot, member_names, pool
 from fusion.truth import truths_of
-from manifests import RowWriter, read_nbest
+from manifests import RowWriter, check_outputs, read_nbest
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for path in calibrate_files(args.hypotheses, read_calibration(args.model), args.out):
                 log.info("wrote %s", path)
             return 0
+        if args.out is not None:
+            check_outputs([args.out], [*args.hypotheses, args.ref])
         members, ballots, references = read_dev(args.hypotheses, args.ref)
         if args.model is not None:
             known = read_calibration(args.model).of(members)

@@ -33,7 +33,7 @@ from fusion.tuning.climb import Dev, development
 from fusion.tuning.methods import KINDS
 from fusion.tuning.subset import of_members
 from fusion.tuning.tuned import Tuned, read_tuned
-from manifests import write_atomic, write_json
+from manifests import check_outputs, write_atomic, write_json
 from scoring.bootstrap import group_by_unit, wer_interval
 from scoring.report import markdown_table, percent
 
@@ -177,7 +177,13 @@ def contribution_files(
 ) -> Contribution:
     """Write the table to ``out``, and as JSON beside it; ``dev_hyp`` and ``hyp`` are folders."""
     tuned = read_tuned(tuned_file)
+    unranked = [name for name in tuned.members if name not in tuned.ranking]
+    if unranked:
+        raise ValueError(
+            f"{tuned_file}: ranking lacks {', '.join(unranked)}, must have all members"
+        )
     names = sorted(tuned.ranking)
+    check_outputs([out, out.with_suffix(".json")], filter(None, [tuned_file, dev_ref, ref]))
     dev_files = [dev_hyp / f"{name}.jsonl" for name in names]
     dev = development(*read_dev(dev_files, dev_ref), tuned.lms)
     test = None

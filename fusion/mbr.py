@@ -31,7 +31,7 @@ import msgspec
 from fusion.candidates import NO_HYPOTHESIS, Candidates, batches
 from fusion.folds import NO_MANIFEST, References
 from fusion.pool import Ballot, read_pool
-from manifests import Hypothesis, NBest, RowWriter
+from manifests import Hypothesis, NBest, RowWriter, check_outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 SYSTEM = "mbr"
 _DIGITS = 5  # what the order of the members may change is far smaller; it must not decide
+_SCORE_DIGITS = 9  # and must not show
 
 
 class ListModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,7 +194,10 @@ def _row(candidates: Candidates, b: int, each: Floats, total: Floats, risk: Floa
     )
     written = _as_written(candidates, b, each)
     hyps = tuple(
-        msgspec.structs.replace(written[k], score=math.log(total[k]), lm_score=None) for k in order
+        msgspec.structs.replace(
+            written[k], score=round(math.log(total[k]), _SCORE_DIGITS), lm_score=None
+        )
+        for k in order
     )
     return ballot.row_by(SYSTEM, hyps)
 
@@ -255,6 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         check_settings(settings, len(args.hypotheses))
+        check_outputs([args.out], args.hypotheses)
         made = {"members": args.hypotheses, "settings": msgspec.to_builtins(settings)}
         with RowWriter(args.out, meta=made) as writer:
             for row in mbr(read_pool(args.hypotheses), settings):

@@ -40,7 +40,7 @@ from fusion.tuning.subset import Subset
 from lm.model import CausalOptions, LanguageModel, Remembering, open_lm
 from lm.rescore import add_lm_arguments, causal_options, weights_path
 from lm.weights import Weights, search
-from manifests import NBest, RowWriter, read_json, write_json
+from manifests import NBest, RowWriter, check_outputs, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +140,7 @@ def rescore_pool(
     ``lms`` are opened by `lm.model.open_lm`. ValueError says what is missing or does not fit.
     """
     names = member_names(hypotheses)
+    check_outputs([out], filter(None, [*hypotheses, *tune_on, references]))
     models = [open_lm(place, causal) for place in lms]
     if settings is None:
         if references is None or len(tune_on) != len(hypotheses):

@@ -35,7 +35,7 @@ from lm.model import CausalOptions, LanguageModel, open_lm
 from lm.network import rescore_networks, tune_networks
 from lm.rescore import add_lm_arguments, causal_options
 from lm.weights import Weights
-from manifests import NBest, RowWriter, WordNetwork, read_rows
+from manifests import NBest, RowWriter, WordNetwork, check_outputs, read_rows
 from scoring.metric import count_word_errors
 from scoring.pairs import read_references
 
@@ -150,6 +150,7 @@ def rescore_network_file(
 
     ``lms`` are opened by `lm.model.open_lm`. ValueError says what is missing or does not fit.
     """
+    check_outputs([out], filter(None, [source, tune_on, references]))
     models = [open_lm(place, causal) for place in lms]
     if settings is None:
         if tune_on is None or references is None:

@@ -31,7 +31,7 @@ from fusion.selection.by_confidence import ConfidenceMethod, ConfidenceModel
 from fusion.selection.by_kind import HeuristicMethod, HeuristicModel
 from fusion.selection.selector import LearnedMethod, LearnedModel
 from fusion.truth import best_member, outcome
-from manifests import RowWriter, Utterance, read_json, read_rows, write_json
+from manifests import RowWriter, Utterance, check_outputs, read_json, read_rows, write_json
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("give --dev-hyp with --dev-ref, or --model")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
+        read = [*args.hypotheses, *(args.dev_hyp or ()), args.dev_ref, args.model, args.manifest]
+        check_outputs([args.out], filter(None, read))
         figures = None
         if args.model is not None:
             model = read_model(args.model)

@@ -45,7 +45,7 @@ from fusion.tuning.methods import (
 from fusion.tuning.subset import Subset
 from fusion.tuning.tune_report import MethodFigures, Report, render_report
 from fusion.tuning.tuned import Tuned, write_tuned
-from manifests import NBest, write_atomic, write_json, write_rows
+from manifests import NBest, check_outputs, write_atomic, write_json, write_rows
 from scoring.report import percent
 
 if TYPE_CHECKING:
@@ -253,6 +253,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # By name, so that the order of the files does not matter.
         paths = sorted(args.hypotheses, key=lambda path: path.stem)
+        report_files = [args.out.with_suffix(ending) for ending in (".json", ".md", ".model.json")]
+        outputs = [args.out, *report_files, *filter(None, [args.held_out])]
+        check_outputs(outputs, [*paths, args.ref])
         dev = development(*read_dev(paths, args.ref), args.lm)
         jobs = args.nj or (processors() if len(dev.ballots) >= MANY else 1)
         tuned, report, rows = tune(dev, args.methods, jobs=jobs)

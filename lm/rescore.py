@@ -34,7 +34,7 @@ import msgspec
 from lm.model import CausalOptions, open_lm
 from lm.rerank import rescore
 from lm.weights import Tuned, Weights, read_references, tune
-from manifests import RowError, RowWriter, read_nbest, write_json
+from manifests import RowError, RowWriter, check_outputs, read_nbest, write_json
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ def rescore_file(
     """
     if weights is not None and len(weights.alphas) != len(lms):
         raise ValueError(f"{len(weights.alphas)} alphas for {len(lms)} models, must be equal")
+    check_outputs([out], filter(None, [source, tune_on, references]))
     models = [open_lm(place, causal) for place in lms]
     made: dict[str, Any] = {
         "lms": [str(place) for place in lms],

@@ -3,6 +3,7 @@
 from manifests.jsonl import (
     RowError,
     RowWriter,
+    check_outputs,
     part_path,
     read_json,
     read_manifest,
@@ -45,6 +46,7 @@ __all__ = [
     "Word",
     "WordNetwork",
     "age_bucket",
+    "check_outputs",
     "normalize_text",
     "part_path",
     "read_json",

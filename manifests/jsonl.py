@@ -33,6 +33,29 @@ def part_path(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise ValueError where a command would write over what it reads, or twice to one place."""
+    read = {Path(path).resolve() for path in inputs}
+    written: set[Path] = set()
+    for path in map(Path, outputs):
+        place = path.resolve()
+        if place in read:
+            raise ValueError(f"{path}: is what is read, the output must be another file")
+        if place in written:
+            raise ValueError(f"{path}: two outputs, each must be a file of its own")
+        written.add(place)
+        check_plain(path)
+
+
+def check_plain(path: Path) -> None:
+    """Raise ValueError unless a file may appear at ``path``: a pipe or device would be lost.
+
+    Files are renamed into place; as root that makes a file even of /dev/null.
+    """
+    if (path.exists() and not path.is_file()) or path.parent.resolve() == Path("/dev"):
+        raise ValueError(f"{path}: is no plain file, the output must be one")
+
+
 def naming(error: OSError, path: Path) -> OSError:
     """Return a full disk's error, which names no file, with that which was written."""
     error.filename = error.filename or str(path)
@@ -107,6 +130,7 @@ class RowWriter:
         self, path: Path, *, meta: Mapping[str, Any] | None = None, resume: bool = False
     ) -> None:
         self.path = Path(path)
+        check_plain(self.path)
         self._meta = meta
         self._encode = msgspec.json.Encoder().encode
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +188,7 @@ def write_rows(path: Path, rows: Iterable[Row], *, meta: Mapping[str, Any] | Non
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a small text file so that a reader never sees half of it."""
+    check_plain(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
     part.write_text(text, encoding="utf-8")

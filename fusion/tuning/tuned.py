@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from fusion.folds import Fitted
-from fusion.tuning.methods import load
+from fusion.tuning.methods import KINDS, load
 from manifests import read_json, write_atomic, write_json
 from manifests.faults import JSON_ERRORS
 
@@ -55,7 +57,20 @@ def read_tuned(path: Path) -> Tuned:
         match values:
             case {"settings": {"file": str(name), **others}} if not others:
                 values["settings"] = read_json(path.with_name(name), dict[str, Any], "JSON object")
-        return msgspec.convert(values, Tuned)
+        tuned = msgspec.convert(values, Tuned)
     except (yaml.YAMLError, *JSON_ERRORS) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: is no file of fusion.tune: {reason}") from None
+    for fault in _faults(tuned):
+        raise ValueError(f"{path}: {fault}")
+    return tuned
+
+
+def _faults(tuned: Tuned) -> Iterator[str]:
+    """Yield what an editor may have done to a choice; its settings are for the method to check."""
+    if tuned.method not in KINDS:
+        yield f"method is {tuned.method!r}, must be one of: {', '.join(KINDS)}"
+    for name, given in (("members", tuned.members), ("ranking", tuned.ranking)):
+        for member, count in Counter(given).items():
+            if count > 1:
+                yield f"{name} has {member!r} {count} times, must have it once"

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-from manifests.jsonl import RowError, part_path
+from manifests.jsonl import RowError, check_plain, part_path
 
 L = TypeVar("L")
 _MARK = "\ufeff"
@@ -35,6 +35,7 @@ def read_lines(
 def write_lines(path: Path, lines: Iterable[str]) -> int:
     """Write lines atomically and return how many there were."""
     path = Path(path)
+    check_plain(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with part_path(path).open("w", encoding="utf-8", newline="\n") as file:

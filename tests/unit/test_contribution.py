@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 
 from fusion.contribution import contribution, main, render_contribution
@@ -130,3 +131,13 @@ def test_the_command(tmp_path, capsys):
     assert "y.jsonl" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*command, "--hyp", str(tmp_path)])
+
+
+def test_a_ranking_that_lacks_a_member_is_named(tmp_path, capsys):
+    """What is left out of the ranking would be left out of the fusion too, unsaid."""
+    tuned, _, _ = tune(dev_of(*pools("dev")), ["mbr"])
+    lacking = msgspec.structs.replace(tuned, ranking=tuned.ranking[1:], members=tuned.ranking)
+    write_tuned(tmp_path / "tuned.yaml", lacking)
+    command = [str(tmp_path / "tuned.yaml"), "--out", str(tmp_path / "c.md")]
+    assert main([*command, "--dev-ref", "d.jsonl", "--dev-hyp", str(tmp_path)]) == 1
+    assert f"ranking lacks {tuned.ranking[0]}, must have all" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from manifests import (
     RowWriter,
     Utterance,
     Word,
+    check_outputs,
     part_path,
     read_json,
     read_manifest,
@@ -31,7 +33,7 @@ from manifests import (
     write_json,
     write_rows,
 )
-from manifests.jsonl import decode_rows
+from manifests.jsonl import check_plain, decode_rows
 from manifests.meta import meta_path
 
 ids = st.text("abcXYZ019._-", min_size=1, max_size=20)
@@ -300,3 +302,33 @@ def test_what_is_no_json_of_ours_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "r.json").write_bytes(data)
     with pytest.raises(ValueError, match=r"r\.json: is no utterance: "):
         read_json(tmp_path / "r.json", Utterance, "utterance")
+
+
+def test_no_pipe_device_or_folder_is_replaced_by_a_file(tmp_path: Path) -> None:
+    """A file renamed to /dev/null takes it from everybody, where root runs the command."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for path in (tmp_path / "pipe", tmp_path, tmp_path / "null"):
+        with pytest.raises(ValueError, match="is no plain file"):
+            RowWriter(path)
+        with pytest.raises(ValueError, match="is no plain file"):
+            write_atomic(path, "text")
+    assert (tmp_path / "pipe").is_fifo()
+    for device in ("/dev/null", "/dev/stdout"):
+        with pytest.raises(ValueError, match=f"{device}: is no plain file"):
+            check_plain(Path(device))
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_atomic(tmp_path / "link", "a link to a file is no pipe")
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
+    """A decoding of hours would be lost."""
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.touch()
+    (tmp_path / "link.jsonl").symlink_to(one)
+    check_outputs([two], [one])
+    for same in (one, tmp_path / "." / "one.jsonl", tmp_path / "link.jsonl"):
+        with pytest.raises(ValueError, match=r"\.jsonl: is what is read"):
+            check_outputs([two, same], [one])
+    with pytest.raises(ValueError, match=r"two\.jsonl: two outputs"):
+        check_outputs([two, two], [one])

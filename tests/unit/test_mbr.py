@@ -123,7 +123,7 @@ def test_the_order_of_members_does_not_matter(rows, random):
     (one,) = mbr([ballot(*rows)], settings)
     (other,) = mbr([ballot(*(rows[m] for m in order))], mixed)
     assert one.best.text == other.best.text
-    assert [h.text for h in one.hyps] == [h.text for h in other.hyps]
+    assert [(h.text, h.score) for h in one.hyps] == [(h.text, h.score) for h in other.hyps]
 
 
 @given(st.lists(lists, min_size=1, max_size=4))
