@@ -56,7 +56,7 @@ class ManifestExamples(Dataset[Example]):
     Only byte offsets are held in memory. Rows without text, longer than ``window`` s or
     `unfit` for the system are left out, and counted in ``left_out``. In training an
     unreadable file is skipped for the next row and counted in ``unreadable``; in evaluation it
-    is heard as silence, as decoding does.
+    is heard as silence, as decoding does. ValueError where no file at all can be read.
     """
 
     def __init__(
@@ -133,7 +133,11 @@ class ManifestExamples(Dataset[Example]):
             if example is not None:
                 self._keep(place, example)
                 return self.fresh(example)
-        raise ValueError(f"{self.manifest}: no audio file can be read, must be at least one")
+        raise ValueError(self._unheard)
+
+    @property
+    def _unheard(self) -> str:
+        return f"{self.manifest}: no audio file can be read, must be at least one"
 
     def _load(self, place: int) -> Example | None:
         row = self.row(place)
@@ -145,6 +149,8 @@ class ManifestExamples(Dataset[Example]):
                 log.warning("%s: %s", row.utt_id, error)
             if self._training:
                 return None
+            if self._bad.all():
+                raise ValueError(self._unheard) from None
             audio = np.zeros(_SILENCE, dtype=np.float32)
         return self.load(row, audio)
 

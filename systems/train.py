@@ -47,6 +47,18 @@ def train(
         return system(settings).train(train, dev, exp)
 
 
+def _reason(error: Exception) -> str:
+    """Return what an error says, without the traceback that torch puts before a worker's.
+
+    >>> _reason(ValueError("Caught ValueError in worker 0.\\nTraceback\\nValueError: a is b\\n"))
+    'a is b'
+    """
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    return text.rpartition(f"\n{type(error).__name__}: ")[2].strip()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="systems.train",
@@ -78,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         if arguments.traceback:
             raise
-        print(f"systems.train: {error}", file=sys.stderr)
+        print(f"systems.train: {_reason(error)}", file=sys.stderr)
         return 1
     log.info("trained: %s", final)
     return 0

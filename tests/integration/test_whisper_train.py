@@ -281,3 +281,22 @@ def test_unreadable_audio_and_unfit_rows_cost_only_themselves(
     assert found["unreadable"]["train"] == 2
     assert sorted(found["left_out"]["train"].values()) == [1, 1, 1]
     assert found["train_utterances"] == 37
+
+
+@pytest.mark.parametrize(("lost", "workers"), [("train", 1), ("dev", 0)])
+def test_a_manifest_without_any_audio_is_one_line(
+    trained_whisper, tone_corpus, tmp_path, capsys, lost, workers
+):
+    """Of dev too: a checkpoint chosen on silence would look like any other."""
+    rows = list(read_rows(tone_corpus.dev, Utterance))[:4]
+    write_rows(tmp_path / "lost.jsonl", rows)  # and no audio beside it
+    corpus = tone_corpus._replace(**{lost: tmp_path / "lost.jsonl"})
+    exp = tmp_path / "exp"
+    quick = ["train.max_steps=1", "train.eval_steps=1", f"train.num_workers={workers}"]
+    quick += ["train.report_to=[]", "train.age_balance=0"]
+    command = arguments(corpus, exp, trained_whisper, *quick)
+    assert main(command) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if "systems.train: " in line]
+    manifest = tmp_path / "lost.jsonl"
+    assert said == [f"systems.train: {manifest}: no audio file can be read, must be at least one"]
+    assert not (exp / "final").exists()
