@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Repositories also carry the weights for other frameworks and in other precisions.
@@ -26,7 +28,7 @@ def model_folder(checkpoint: str | Path) -> Path:
     """Return the folder of a checkpoint: itself, or the local copy of a hub id.
 
     A copy in the Hugging Face cache is used without asking the network; otherwise it is
-    downloaded. ValueError says what to download and where to put it.
+    downloaded. ValueError says what to download and where to put it, or which file is torn.
     """
     folder = Path(checkpoint).expanduser()
     if folder.is_dir():
@@ -35,9 +37,31 @@ def model_folder(checkpoint: str | Path) -> Path:
                 f"{folder}: no model.safetensors, adapter_model.safetensors or pytorch_model.bin, "
                 "must be a Hugging Face model folder"
             )
+        for path in sorted(folder.glob("*.safetensors")):
+            _refuse_torn(path)
         return folder
     folder = hub_folder(checkpoint, (*_SMALL_FILES, *_SAFETENSORS), _is_whole)
     return folder if has_weights(folder) else _download(str(checkpoint), (*_SMALL_FILES, *_PICKLES))
+
+
+def _refuse_torn(path: Path) -> None:
+    """Raise ValueError when a safetensors file is not as long as its header says.
+
+    It begins with the header's size (8 bytes, little endian) and the header, which is JSON and
+    says of each tensor where it begins and ends behind the header.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(min(int.from_bytes(file.read(8), "little"), size))
+        start = file.tell()
+    try:
+        tensors: dict[str, dict[str, Any]] = json.loads(header)
+        tensors.pop("__metadata__", None)
+        wanted = start + max((one["data_offsets"][1] for one in tensors.values()), default=0)
+    except (ValueError, AttributeError, LookupError, TypeError):
+        raise ValueError(f"{path}: has no whole header, must be a safetensors file") from None
+    if size != wanted:
+        raise ValueError(f"{path}: {size} bytes, must be {wanted} as its header says")
 
 
 def hub_folder(
