@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice, tee
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -122,14 +123,14 @@ class CtcDecoder:
                 for i, path in enumerate(paths)
                 if self._config.method == "beam" and any(self._letters[run.token] for run in path)
             ]
-            jobs = [self._job(heard[i, : frames[i]], sure[i]) for i in searched]
             others = sorted(set(range(len(paths))) - set(searched))
             scores = self._scores(heard, frames, paths, others)
-        results: list[list[Ranked]] = [[] for _ in paths]
-        for i, score in zip(others, scores, strict=True):
-            results[i] = [self._ranked_greedy(paths[i], score, sure[i], seconds[i])]
-        for i, beams in zip(searched, self._search_all(jobs), strict=True):
-            results[i] = [self._ranked(beam, seconds[i]) for beam in beams]
+            results: list[list[Ranked]] = [[] for _ in paths]
+            for i, score in zip(others, scores, strict=True):
+                results[i] = [self._ranked_greedy(paths[i], score, sure[i], seconds[i])]
+            jobs = self._jobs(heard, sure, frames, searched)
+            for i, beams in zip(searched, self._search_all(jobs, len(searched)), strict=True):
+                results[i] = [self._ranked(beam, seconds[i]) for beam in beams]
         return results
 
     def _greedy(self, path: Sequence[int]) -> list[Run]:
@@ -196,38 +197,53 @@ class CtcDecoder:
         text = " ".join(spelled for spelled, *_ in found)
         return self._ranked(Beam(text, score, None, score, found), seconds)
 
-    def _job(self, heard: Tensor, sure: Floats) -> Job:
-        """Return what a search can reach of one utterance, ``heard`` (T, V)."""
+    def _jobs(
+        self, heard: Tensor, sure: Floats, frames: Sequence[int], wanted: Sequence[int]
+    ) -> Iterator[Job]:
+        """Yield what a search can reach of each utterance ``wanted``; ``heard`` is (B, T, V)."""
         likely = heard >= self._config.token_min_logp
         # The best of a frame is tried even where it is less likely than that.
-        likely.scatter_(1, heard.argmax(-1, keepdim=True), True)
-        likely[:, self._blank] = False
-        speech = likely.any(1).cpu().numpy()
-        follows = np.concatenate(([False], ~speech[:-1]))
-        kept = np.flatnonzero(speech | ~follows)  # of a run of blanks the first
-        blanks = heard[:, self._blank].cpu().numpy()
-        columns = likely.any(0).nonzero()[:, 0]
-        return Job(
-            log_probs=heard[:, columns].cpu().numpy()[kept],
-            blanks=blanks[kept],
-            tokens=columns.cpu().numpy(),
-            frames=kept,
-            confidence=sure[kept],
-            left_out=float(blanks.sum(dtype=np.float64) - blanks[kept].sum(dtype=np.float64)),
-        )
+        likely.scatter_(2, heard.argmax(-1, keepdim=True), True)
+        likely[..., self._blank] = False
+        columns = likely.flatten(0, 1).any(0).nonzero()[:, 0]
+        log_probs = heard[..., columns].cpu().numpy()
+        blanks = heard[..., self._blank].cpu().numpy()
+        tried = likely[..., columns].cpu().numpy()
+        speeches = likely.any(-1).cpu().numpy()
+        tokens = columns.cpu().numpy()
+        for i in wanted:
+            speech, blank = speeches[i, : frames[i]], blanks[i, : frames[i]]
+            kept = np.flatnonzero(speech | np.append(True, speech[:-1]))  # of blanks the first
+            reached = np.flatnonzero(tried[i, kept].any(0))
+            left_out = blank.sum(dtype=np.float64) - blank[kept].sum(dtype=np.float64)
+            yield Job(
+                log_probs=log_probs[i][np.ix_(kept, reached)],
+                blanks=blank[kept],
+                tokens=tokens[reached],
+                frames=kept,
+                confidence=sure[i, kept],
+                left_out=float(left_out),
+            )
 
-    def _search_all(self, jobs: Sequence[Job]) -> list[list[Beam]]:
-        if self._pool is not None and len(jobs) >= _FEW:
+    def _search_all(self, jobs: Iterator[Job], count: int) -> Iterator[list[Beam]]:
+        """Yield what is found in each of ``count`` jobs, searched while others are being made."""
+        done = 0
+        if self._pool is not None and count >= _FEW:
+            jobs, again = tee(jobs)
             # Utterances of one batch are about equally long: a few large parts for each process.
-            part = max(1, len(jobs) // (4 * self._processes))
+            part = max(1, count // (4 * self._processes))
             try:
-                return list(self._pool.map(_search_one, jobs, chunksize=part))
+                for beams in self._pool.map(_search_one, jobs, chunksize=part):
+                    done += 1
+                    yield beams
             except BrokenProcessPool:  # and it stays broken: every batch to come would fail
                 log.warning("a search process died (of memory?), going on without any")
                 self.__exit__()
-        if self._search is None:
-            self._search = BeamSearch(*self._searched_with())
-        return [self._search(job) for job in jobs]
+            jobs = islice(again, done, None)
+        if done < count:
+            if self._search is None:
+                self._search = BeamSearch(*self._searched_with())
+            yield from map(self._search, jobs)
 
     def _searched_with(self) -> tuple[list[str], bool, CtcConfig, Path | None]:
         return self._tokens, self._subwords, self._config, self._lm

@@ -91,6 +91,8 @@ class PrefixSearch:
         self._prune = prune
         # What is still worse is not even tried, and so not missed where beams meet.
         self._hopeless = prune - 2
+        # Of fewer pairs of prefix and token, telling what is hopeless takes longer than merging.
+        self._few = 2 * beams
 
     def __call__(self, frames: Iterable[Frame]) -> list[Found]:
         """Return the texts found in the frames, best first; never nothing."""
@@ -110,11 +112,15 @@ class PrefixSearch:
         silent: Sequence[_Next],
     ) -> list[_Next]:
         """Return what may be among the best beams of a frame in which a token is heard."""
-        shared = self._shared(groups, {token for token, _ in tokens})
         met: dict[tuple[Prefix, int], _Next] = {}
+        top = max(silent, key=_RANK)[0] if silent else -math.inf
+        if len(groups) * len(tokens) <= self._few:
+            for group in groups:
+                top = self._meet(group, tokens, met, top)
+            return list(met.values())
+        shared = self._shared(groups, {token for token, _ in tokens})
         best = sorted([one[0] for one in silent])[-self._beams :]
         best = [-math.inf] * (self._beams - len(best)) + best  # a heap of ranks
-        top = best[-1]
         least = max(best[0], top + self._prune)
         begins, most_part = self._tree.begins, self._scorer.most_part
         found: list[_Next] = []
@@ -179,25 +185,34 @@ class PrefixSearch:
 
         Return the best rank so far, ``top`` until now.
         """
-        prefix, bonus, _, _, beams = group
+        prefix, bonus, total, likeliest, beams = group
         text, part = prefix
+        most = text.score + part.most
+        lasts = {beam[3]: beam for beam in beams}
         for token, log_prob in tokens:
-            for beam in beams:
-                if beam[3] == token:  # it goes on sounding
-                    score = beam[0] + log_prob
-                    new = (score + bonus, score, beam[1] + log_prob, prefix, token, beam)
-                    _add(new, met)
-            others = [beam for beam in beams if beam[3] != token]
-            if not others:
-                continue
-            score, best = _summed(others)
+            score, best = total, likeliest
+            if token in lasts:  # it goes on sounding
+                beam = lasts[token]
+                own, aligned = beam[0] + log_prob, beam[1] + log_prob
+                key = prefix, token
+                new = (own + bonus, own, aligned, prefix, token, beam)
+                met[key] = _merged(met[key], new) if key in met else new
+                if len(beams) == 1:
+                    continue
+                score, best = _summed([beam for beam in beams if beam[3] != token])
             score += log_prob
             longer = part.after.get(token) or self._tree.longer(part, token)
-            after = self._tree.ended(prefix) if self._tree.begins[token] else text
+            after = text
+            if part.letters and self._tree.begins[token]:
+                if score + most + longer.score < top + self._hopeless:
+                    continue  # and the n-gram need not be asked
+                after = self._tree.ended(prefix)
             rank = score + (after.score + longer.score)
             if rank >= top + self._hopeless:
                 top = max(top, rank)
-                _add((rank, score, best[1] + log_prob, (after, longer), token, best), met)
+                key = (after, longer), token
+                new = (rank, score, best[1] + log_prob, key[0], token, best)
+                met[key] = _merged(met[key], new) if key in met else new
         return top
 
     def _beam(self, one: _Next, at: int) -> _Beam:
@@ -253,6 +268,8 @@ def _grouped(beams: Iterable[_Beam]) -> list[_Group]:
             groups[beam[2]] = [beam]
     return [
         (prefix, prefix[0].score + prefix[1].score, *_summed(own), own)
+        if len(own) > 1
+        else (prefix, prefix[0].score + prefix[1].score, own[0][0], own[0], own)
         for prefix, own in groups.items()
     ]
 
@@ -266,17 +283,13 @@ def _summed(beams: Sequence[_Beam]) -> tuple[LogProb, _Beam]:
     return total, max(beams, key=_ALIGNED)
 
 
-def _add(new: _Next, met: dict[tuple[Prefix, int], _Next]) -> None:
-    """Add what may become a beam to the same from another group."""
-    rank, score, aligned, prefix, token, beam = new
-    old = met.get((prefix, token))
-    if old is not None:
-        high, low = max(score, old[1]), min(score, old[1])
-        score = high + math.log1p(math.exp(low - high))
-        rank = score + (prefix[0].score + prefix[1].score)
-        if old[2] >= aligned:
-            aligned, beam = old[2], old[5]
-    met[prefix, token] = rank, score, aligned, prefix, token, beam
+def _merged(one: _Next, other: _Next) -> _Next:
+    """Return both as one; prefix and token are the same."""
+    high, low = max(one[1], other[1]), min(one[1], other[1])
+    score = high + math.log1p(math.exp(low - high))
+    best = one if one[2] >= other[2] else other
+    text, part = one[3]
+    return (score + (text.score + part.score), score, *best[2:])
 
 
 def _spans(beam: _Beam) -> tuple[tuple[int, int], ...]:
