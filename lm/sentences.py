@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from manifests import RowError, normalize_text
-from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS, line_fault
+from manifests.faults import JSON_ERRORS, line_fault, unmarked
 
 _PEEK = 64  # bytes that tell a manifest from a text
 
@@ -26,7 +26,7 @@ def read_sentences(path: Path) -> Iterator[str]:
     try:
         with opened(path, "rb") as file:
             # Not opened again: it may be a pipe.
-            first = file.peek(_PEEK).removeprefix(BYTE_ORDER_MARK).lstrip()
+            first = unmarked(file.peek(_PEEK)).lstrip()
             lines: Iterable[str]
             if first.startswith(b"{") or {".jsonl", ".json"} & set(path.suffixes[-2:]):
                 lines = _texts(file, str(path))
@@ -47,6 +47,6 @@ def _texts(lines: Iterable[bytes], name: str) -> Iterator[str]:
     decode = msgspec.json.Decoder(_Texted).decode
     for number, line in enumerate(lines, 1):
         try:
-            yield decode(line.removeprefix(BYTE_ORDER_MARK)).text or ""
+            yield decode(unmarked(line)).text or ""
         except JSON_ERRORS as error:
             raise RowError(f"{name}:{number}: {line_fault(line, 'a row', error)}") from None

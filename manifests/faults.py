@@ -42,6 +42,16 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some editors put before the first line."""
 
 
+def unmarked(line: bytes) -> bytes:
+    """Return a line of a foreign file without an editor's mark, which is no part of its key.
+
+    Of any line, not only the first: files that were put together have marks in the middle.
+    Rows of our own must have none (see `examine`), and in NIST's formats, where a mark may stand
+    in a word, only the file's first is no text (see `manifests.formats.lines`).
+    """
+    return line.removeprefix(BYTE_ORDER_MARK)
+
+
 class Examined(NamedTuple):
     """A line, taken apart."""
 
@@ -91,7 +101,7 @@ def examine(line: bytes, row_type: type[Row]) -> Examined:
     if not line.strip():
         return Examined(["line is blank, must hold a row"], {})
     if line.startswith(BYTE_ORDER_MARK):
-        without = examine(line.removeprefix(BYTE_ORDER_MARK), row_type)
+        without = examine(unmarked(line), row_type)
         return Examined(
             ["line begins with a byte order mark, must not", *without.faults],
             without.values,

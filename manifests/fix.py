@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manifests.faults import BYTE_ORDER_MARK, examine, repeated_keys, shown
+from manifests.faults import BYTE_ORDER_MARK, examine, repeated_keys, shown, unmarked
 from manifests.jsonl import RowWriter
 from manifests.probe import Probe, agreed_duration, probe_all
 from manifests.progress import bars_wanted
@@ -143,7 +143,7 @@ def _draft(number: int, line: bytes) -> _Draft:
     """Return a row's fields, repaired as far as that needs no audio."""
     changes: list[str] = []
     if line.startswith(BYTE_ORDER_MARK):
-        line = line.removeprefix(BYTE_ORDER_MARK)
+        line = unmarked(line)
         changes.append("line began with a byte order mark, removed")
     examined = examine(line, Utterance)
     fields = dict(examined.values)

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from manifests.faults import (
-    BYTE_ORDER_MARK,
     JSON_ERRORS,
     examine,
     repeated_fault,
     repeated_keys,
     row_check,
+    unmarked,
 )
 from manifests.probe import audio_fault, probe_all
 from manifests.progress import bars_wanted
@@ -101,7 +101,7 @@ def guess_row_type(path: Path) -> type[Row]:
     with path.open("rb") as lines:
         for line in islice(lines, _CHUNK):
             try:
-                raw = msgspec.json.decode(line)
+                raw = msgspec.json.decode(unmarked(line))
             except JSON_ERRORS:
                 continue
             if isinstance(raw, dict):
@@ -121,7 +121,7 @@ def segmented_files(path: Path) -> set[str]:
     with path.open("rb") as lines:
         for line in lines:
             try:
-                part = decode(line.removeprefix(BYTE_ORDER_MARK))
+                part = decode(unmarked(line))
             except JSON_ERRORS:
                 continue
             if part.offset > 0:

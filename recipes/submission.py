@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from manifests import Utterance, read_nbest, read_rows, write_atomic
-from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS
+from manifests.faults import JSON_ERRORS, unmarked
 from manifests.rows import Rejected, safe_utt_id
 from scoring.metric import check_ids
 
@@ -52,7 +52,7 @@ def read_format(path: Path) -> list[str]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                ids.append(decode(line.removeprefix(BYTE_ORDER_MARK)).utterance_id)
+                ids.append(decode(unmarked(line)).utterance_id)
             except JSON_ERRORS as error:
                 raise ValueError(f"{path}:{number}: {error}, must name an utterance_id") from None
     if not ids:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS, line_fault, rule_of, shown
+from manifests.faults import JSON_ERRORS, line_fault, rule_of, shown, unmarked
 from manifests.probe import Probe, agreed_duration, probe_all
 from manifests.rows import (
     NEVER_EMPTY,
@@ -85,7 +85,7 @@ def json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any] | ValueError]
         for number, line in enumerate(lines, 1):
             found: dict[str, Any] | ValueError
             try:
-                found = decode(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line)
+                found = decode(unmarked(line))
             except JSON_ERRORS as error:
                 found = ValueError(line_fault(line, "a JSON object", error))
             yield f"{path}:{number}", found

@@ -12,6 +12,7 @@ from typing import Any
 
 from manifests.corpora import Sets
 from manifests.corpora.drafts import Draft, age_fields, measured, utterance
+from manifests.faults import unmarked
 from manifests.rows import Rejected, safe_utt_id
 
 _TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2age", "spk2gender")
@@ -84,7 +85,7 @@ def _read_table(path: Path, problems: list[Rejected]) -> Table:
         for number, raw in enumerate(lines, 1):
             place = f"{path}:{number}"
             try:
-                key, *rest = raw.decode("utf-8-sig").split(None, 1)
+                key, *rest = unmarked(raw).decode().split(None, 1)
             except UnicodeDecodeError:
                 problems.append(Rejected(place=place, reason=f"{raw!r}, must be UTF-8"))
                 continue

@@ -13,7 +13,7 @@ from typing import Self
 
 import msgspec
 
-from manifests.faults import BYTE_ORDER_MARK, JSON_ERRORS
+from manifests.faults import JSON_ERRORS, unmarked
 from manifests.formats.lines import write_lines
 from manifests.jsonl import RowError
 from manifests.rows import Hypothesis, NBest, Seconds, Utterance
@@ -80,7 +80,7 @@ class SegLstSegment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 def read_seglst(path: Path) -> list[SegLstSegment]:
     """Return the segments of a file (`RowError` names the segment, counted from 1)."""
     try:
-        data = Path(path).read_bytes().removeprefix(BYTE_ORDER_MARK)
+        data = unmarked(Path(path).read_bytes())
         objects = msgspec.json.decode(data, type=list[msgspec.Raw])
     except JSON_ERRORS as error:
         raise RowError(f"{path}: {error}, must be a JSON list of segments") from None

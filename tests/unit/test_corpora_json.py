@@ -91,7 +91,10 @@ class TestNemo:
             part | {"offset": 1, "text": ["a"]},
             part | {"offset": 2.5, "session": {"a": 1}},
         )
-        bad = b"\xef\xbb\xbf" + (tmp_path / "m.json").read_bytes()
+        # Also in the middle, where files were put together.
+        bad = b"".join(
+            b"\xef\xbb\xbf" + line for line in (tmp_path / "m.json").read_bytes().splitlines(True)
+        )
         (tmp_path / "m.json").write_bytes(bad + b'{"a":' * 3000 + b"\n")
         ((rows, rejected),) = corpus.imported("nemo", tmp_path / "m.json").values()
         first, second = rows

@@ -119,6 +119,10 @@ class TestRows:
         rows = [good, good, good | {"hyps": []}, good | {"hyps": [{"text": "ab", "words": words}]}]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         assert guess_row_type(path) is NBest
+        path.write_text(json.dumps(good), encoding="utf-8-sig")
+        assert guess_row_type(path) is NBest
+        assert messages(path) == ["1: line begins with a byte order mark, must not"]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         found = [line for line in messages(path) if "unique" not in line]
         assert found == [
             "3: hyps is empty, must hold at least one hypothesis (silence is text '')",
