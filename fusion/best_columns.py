@@ -1,7 +1,7 @@
 """The best hypotheses of one member's rows as arrays, many utterances at a time.
 
-The rows are read and checked all at once. Where anything may be wrong they are read again one by
-one, which says what is wrong with which.
+The rows are read and checked many at once. Where anything may be wrong they are read again one
+by one, which says what is wrong with which.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Numbers = tuple[Floats, Floats, Floats]
 
+_AT_ONCE = 1000  # rows: more of them, with all their words, leave the processor's cache
 _IDS = re.compile(rf"(?:{UTT_ID.pattern}\n)*+")
 _SILENCE = Hypothesis(text="")
 
@@ -51,7 +53,25 @@ def read_best(path: Path, part: Part, *, words: bool = False) -> BestColumns:
 
     The texts of ``words`` are only there on demand: they repeat what the hypothesis' text says.
     """
-    return _read_at_once(part, words) or best_columns(decoded(path, part), words=words)
+    return _together(
+        [
+            _read_at_once(piece, words) or best_columns(decoded(path, piece), words=words)
+            for piece in part.pieces(_AT_ONCE)
+        ]
+    )
+
+
+def _together(columns: Sequence[BestColumns]) -> BestColumns:
+    """Return the columns of utterances that follow one another."""
+    return BestColumns(
+        voted=np.concatenate([one.voted for one in columns]),
+        texts=list(chain.from_iterable(one.texts for one in columns)),
+        offsets=offsets(np.concatenate([np.diff(one.offsets) for one in columns])),
+        words=list(chain.from_iterable(one.words for one in columns)),
+        start=np.concatenate([one.start for one in columns]),
+        end=np.concatenate([one.end for one in columns]),
+        confidence=np.concatenate([one.confidence for one in columns]),
+    )
 
 
 def decoded(path: Path, part: Part) -> list[NBest | None]:

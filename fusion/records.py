@@ -6,6 +6,7 @@ members' together; the rest is done in batches, by several processes where there
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -53,22 +54,53 @@ class Part(NamedTuple):
             yield (offset, self.data[begin : begin + length]) if offset >= 0 else None
             begin += length
 
+    def head(self, count: int) -> Part:
+        """Return what there is of the first ``count`` utterances."""
+        return next(self.pieces(count))
+
+    def pieces(self, count: int) -> Iterator[Part]:
+        """Yield the part in pieces of ``count`` utterances, at least one."""
+        begin = 0
+        for first in range(0, max(1, len(self.lengths)), count):
+            some = slice(first, first + count)
+            end = begin + sum(self.lengths[some])
+            yield Part(self.data[begin:end], self.offsets[some], self.lengths[some])
+            begin = end
+
+
+class Stretch(NamedTuple):
+    """A part whose records stand side by side in a file, from which whoever needs it reads it."""
+
+    path: Path
+    begin: int
+    lengths: list[int]
+
+    def read(self) -> Part:
+        """Return the part; OSError where the file cannot be read."""
+        *offsets, end = accumulate(self.lengths, initial=self.begin)
+        with self.path.open("rb") as file:
+            file.seek(self.begin)
+            return Part(file.read(end - self.begin), offsets, self.lengths)
+
+    def head(self, count: int) -> Stretch:
+        """Return what there is of the first ``count`` utterances."""
+        return Stretch(self.path, self.begin, self.lengths[:count])
+
 
 class Batch(NamedTuple):
-    """Utterances, ``file channel`` for CTM, and what the members have of them."""
+    """Utterances, ``file channel`` for CTM, and where is what the members have of them."""
 
     names: list[str]
-    parts: list[Part]
+    held: list[Part | Stretch]
+
+    @property
+    def parts(self) -> list[Part]:
+        """What the members have; read where it still is in the files."""
+        return [part.read() if isinstance(part, Stretch) else part for part in self.held]
 
     def head(self, count: int) -> Batch:
         """Return the first ``count`` utterances."""
-        return Batch(
-            self.names[:count],
-            [
-                Part(data[: sum(lengths[:count])], offsets[:count], lengths[:count])
-                for data, offsets, lengths in self.parts
-            ],
-        )
+        return Batch(self.names[:count], [part.head(count) for part in self.held])
 
 
 def read_batches(paths: Sequence[Path], *, one_channel: bool = False) -> Iterator[Batch]:
@@ -97,6 +129,7 @@ def _side_by_side(
     """Yield batches while all files have the same utterances; return readers of what is left."""
     seen: set[bytes] = set()
     begins = [0] * len(files)
+    again = [_to_open_again(path, file) for path, file in zip(paths, files, strict=True)]
     while True:
         blocks = [list(islice(file, size)) for file in files]
         names = _plain_names(blocks[0])
@@ -116,12 +149,24 @@ def _side_by_side(
                 for path, lines, file, begin in zip(paths, blocks, files, begins, strict=True)
             ]
         seen |= new
-        parts = []
-        for n, lines in enumerate(blocks):
+        parts: list[Part | Stretch] = []
+        for n, (lines, path) in enumerate(zip(blocks, again, strict=True)):
             lengths = list(map(len, lines))
-            *offsets, begins[n] = accumulate(lengths, initial=begins[n])
-            parts.append(Part(b"".join(lines), offsets, lengths))
+            *offsets, end = accumulate(lengths, initial=begins[n])
+            if path is None:
+                parts.append(Part(b"".join(lines), offsets, lengths))
+            else:
+                parts.append(Stretch(path, begins[n], lengths))
+            begins[n] = end
         yield Batch(b" ".join(names).decode().split(), parts)
+
+
+def _to_open_again(path: Path, file: BinaryIO) -> Path | None:
+    """Return where any process can open an open file; None where it is a pipe, or gone."""
+    found = Path(path).resolve()  # another process has another /dev/stdin
+    if found.is_file() and os.path.samestat(found.stat(), os.fstat(file.fileno())):
+        return found
+    return None
 
 
 def _plain_names(lines: Sequence[bytes]) -> list[bytes]:
@@ -282,5 +327,4 @@ def utterance_names(batch: Batch, *, ctm: bool) -> list[str]:
 
 def encoded(rows: Iterable[Row]) -> bytes:
     """Return rows as the lines of a file."""
-    encode = msgspec.json.Encoder().encode
-    return b"".join([encode(row) + b"\n" for row in rows])
+    return msgspec.json.Encoder().encode_lines(rows)

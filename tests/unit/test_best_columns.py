@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fusion.best_columns
 from fusion.best_columns import _read_at_once, best_columns, decoded, read_best
 from fusion.records import Part
 from manifests import Hypothesis, NBest, RowError, Word
@@ -105,3 +106,24 @@ def test_a_bad_row_is_not_read_at_once(tmp_path: Path, text: str) -> None:
 def test_of_a_key_that_comes_twice_the_last_counts() -> None:
     batch = part(b'{"utt_id":"u","system":"s","hyps":[{"text":"x","text":"y"}]}\n')
     assert read_best(NOWHERE, batch).texts == ["y"]
+
+
+def test_pieces_are_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    word = '{"text":"x","start":1,"end":%d,"confidence":0.5}'
+    lines: list[bytes | None] = [
+        ((ROW % '{"text":"x%d","words":[%s]}') % (n, word % (n + 1))).encode() for n in range(7)
+    ]
+    lines[4] = None
+    batch = part(*lines)
+    whole = read_best(NOWHERE, batch, words=True)
+    monkeypatch.setattr(fusion.best_columns, "_AT_ONCE", 3)
+    cut = read_best(NOWHERE, batch, words=True)
+    assert (cut.texts, cut.words) == (whole.texts, whole.words)
+    for name in ("voted", "offsets", "start", "end", "confidence"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name))
+    path = tmp_path / "x.jsonl"
+    path.write_bytes((ROW % '{"text":"x"}').encode() * 5 + (ROW % '{"text":1}').encode())
+    data = path.read_bytes().splitlines(keepends=True)
+    begins = [sum(map(len, data[:n])) for n in range(6)]
+    with pytest.raises(RowError, match=r"x\.jsonl:6: "):
+        read_best(path, Part(b"".join(data), begins, list(map(len, data))))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import fusion.records
-from fusion.records import read_batches
+from fusion.records import Part, Stretch, _to_open_again, read_batches
 from manifests import Hypothesis, NBest, RowError, write_rows
 
 
@@ -70,3 +72,28 @@ def test_brackets_that_nest_too_deep_are_a_bad_row(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text(f'{{"system":"s","utt_id":"u1","hyps":{deep}}}\n')
     with pytest.raises(RowError, match=r"m\.jsonl:1: line is .*, must be JSON"):
         list(read_batches([tmp_path / "m.jsonl"]))
+
+
+def test_what_is_in_a_file_is_read_by_whoever_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe has nothing more to give, so of it all is kept."""
+    monkeypatch.setattr(fusion.records, "_BATCH", 4)
+    (path,) = members(tmp_path, [row(f"u{n}") for n in range(10)])
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()))
+    writer.start()
+    batches = list(read_batches([path, pipe]))
+    writer.join()
+    assert [[type(part) for part in batch.held] for batch in batches] == [[Stretch, Part]] * 3
+    for batch in batches:
+        in_file, kept = batch.parts
+        assert in_file == kept
+        assert batch.head(2).parts == [kept.head(2)] * 2
+    assert b"".join(batch.parts[0].data for batch in batches) == path.read_bytes()
+    # What another process would read there is another file.
+    with path.open("rb") as file:
+        path.rename(tmp_path / "old.jsonl")
+        path.write_bytes(b"")
+        assert _to_open_again(path, file) is None
