@@ -10,7 +10,8 @@ from fusion.pool import Ballot
 from fusion.tuning.climb import Climb
 from fusion.tuning.list_model import fit_list_model, least_wrong
 from fusion.tuning.mbr_search import MbrSearch
-from fusion.tuning.rover_search import Booth, Point, RoverSearch
+from fusion.tuning.rover_booth import Booth, Point
+from fusion.tuning.rover_search import RoverSearch
 from manifests import Hypothesis, NBest
 from tests.unit.listeners import MEMBERS, REFERENCES, dev_of
 
