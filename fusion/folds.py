@@ -7,6 +7,7 @@ combined by what was fitted on the others, and no child is in two parts.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,10 @@ import msgspec
 from fusion.pool import Ballot, member_names, read_pool
 from manifests import NBest, Utterance
 from scoring.metric import check_ids
+from scoring.normalize import normalize_english
 from scoring.pairs import read_references
+
+log = logging.getLogger(__name__)
 
 FOLDS = 5
 
@@ -53,7 +57,15 @@ def read_dev(
     ValueError when an utterance has no reference text, or no member knows it.
     """
     references = {row.utt_id: row for row in read_references(manifest)}
+    if not any(row.speaker or row.session for row in references.values()):
+        log.warning(
+            "%s: names no speakers: whom something is judged on it may have been fitted on, "
+            "so that figures on dev are too good",
+            manifest,
+        )
     ballots = list(read_pool(paths))
+    if not any(normalize_english(row.text or "") for row in references.values()):
+        raise ValueError(f"{manifest}: no words, must hold some text")
     check_ids(references, [ballot.utt_id for ballot in ballots], f"{manifest} and its hypotheses")
     return member_names(paths), ballots, references
 

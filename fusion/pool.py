@@ -6,12 +6,15 @@ A member is one hypothesis file, named after the file (``whisper_lm`` for
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from manifests import Hypothesis, NBest, read_nbest
+
+log = logging.getLogger(__name__)
 
 NO_VOTE = "no member has a result"
 
@@ -67,9 +70,20 @@ def read_pool(paths: Sequence[Path]) -> Iterator[Ballot]:
     Only the rows that some file has not reached yet are held: one of each file where all have
     the same order. The order of the ballots does not depend on the order of the files: as
     utterances become complete; then, by id, those that some file lacks. ValueError when a file
-    has an utterance twice.
+    has an utterance twice; a warning, at the end, says of how many a file has no result.
     """
-    yield from pool([_checked(path) for path in paths])
+    count, lacking = 0, [0] * len(paths)
+    for count, ballot in enumerate(pool([_checked(path) for path in paths]), 1):  # noqa: B007
+        for member, row in enumerate(ballot.rows):
+            if row is None or row.error:
+                lacking[member] += 1
+        yield ballot
+    for path, utterances in zip(paths, lacking, strict=True):
+        if utterances:
+            log.warning(
+                "%s: no result for %d of %d utterances, left to the others",
+                path, utterances, count,
+            )  # fmt: skip
 
 
 def pool(members: Sequence[Iterable[NBest]]) -> Iterator[Ballot]:

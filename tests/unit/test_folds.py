@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.folds import fold_of, held_out
+from fusion.folds import fold_of, held_out, read_dev
 from fusion.pool import Ballot
-from manifests import Hypothesis, NBest, Utterance
+from manifests import Hypothesis, NBest, Utterance, write_rows
 
 
 def utterance(utt_id, speaker=None, session=None):
@@ -64,3 +65,21 @@ def test_what_is_held_out_is_not_seen_and_rows_come_in_order():
     refs = {f"u{i}": utterance(f"u{i}", f"s{i % 7}") for i in range(30)}
     ballots = [Ballot(utt_id, ()) for utt_id in refs]
     assert [row.utt_id for row in held_out(Spy(), ballots, refs)] == list(refs)
+
+
+@pytest.mark.parametrize("text", ["", "um"])
+def test_a_dev_set_without_words_is_refused(tmp_path, text):
+    """Its word error rate was thousands of percent."""
+    row = utterance("a", "one")
+    write_rows(tmp_path / "dev.jsonl", [msgspec.structs.replace(row, text=text)])
+    write_rows(tmp_path / "h.jsonl", [NBest(utt_id="a", system="s", hyps=(Hypothesis(text="x"),))])
+    with pytest.raises(ValueError, match=r"dev\.jsonl: no words, must hold some text"):
+        read_dev([tmp_path / "h.jsonl"], tmp_path / "dev.jsonl")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_whoever_names_no_speakers_is_told(tmp_path, caplog, named):
+    write_rows(tmp_path / "dev.jsonl", [utterance("a", "one" if named else None)])
+    write_rows(tmp_path / "h.jsonl", [NBest(utt_id="a", system="s", hyps=(Hypothesis(text="x"),))])
+    read_dev([tmp_path / "h.jsonl"], tmp_path / "dev.jsonl")
+    assert ("names no speakers" in caplog.text) is not named

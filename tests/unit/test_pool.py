@@ -47,3 +47,13 @@ def test_a_doubled_utterance_or_name_is_an_error(tmp_path):
         list(read_pool([path]))
     with pytest.raises(ValueError, match="names must differ"):
         member_names([Path("a/x.jsonl"), Path("b/x.jsonl")])
+
+
+def test_a_file_that_lacks_utterances_is_named(tmp_path, caplog):
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    write_rows(whole, [row(i) for i in "abc"])
+    write_rows(part, [row("a"), row("b", "", error="damaged")])
+    assert len(list(read_pool([whole, part]))) == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{part}: no result for 2 of 3 utterances, left to the others"
+    ]
