@@ -88,7 +88,11 @@ def publish(final: Path, write: Callable[[Path], None]) -> None:
     part = final.with_name(final.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write(part)
+    try:
+        write(part)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     part.rename(final)
 
 

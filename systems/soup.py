@@ -162,7 +162,15 @@ class _Kitchen:
                 if not mean.exists():
                     these = [self._checkpoints[n] for n in chosen]
                     publish(mean, lambda folder: self._system.average(these, folder))
-            decode(self._name, self._system.config, checkpoint, self._dev, heard, lm=self._lm)
+            done = decode(
+                self._name, self._system.config, checkpoint, self._dev, heard, lm=self._lm
+            )
+            if done.fault is not None:
+                heard.unlink()
+                raise ValueError(
+                    f"{self._dev}: none of {done.utterances} utterances could be decoded, the "
+                    f"first: {done.fault}"
+                )
         shutil.rmtree(mean, ignore_errors=True)  # a model's size each
         rows = read_hypotheses(heard, self._references)
         texts = ["" if row.error is not None else row.best.text for row in rows]

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import torch
 
-from manifests import read_manifest, read_nbest
+from manifests import Utterance, read_manifest, read_nbest, write_rows
 from systems import soup as soup_module
 from systems.config import load_config
 from systems.contract import system_class
@@ -272,6 +272,18 @@ def test_a_killed_soup_goes_on_where_it_was(whisper, tmp_path, monkeypatch):
     assert (out / REPORT).exists()
 
 
+def test_nothing_is_chosen_on_a_dev_set_of_which_nothing_is_heard(whisper, tmp_path):
+    checkpoints = [str(whisper.trained), str(whisper.varied(tmp_path / "varied", 0.02, 1))]
+    rows = [Utterance(utt_id="a", audio_filepath="a.wav", duration=1.0, text="home")]
+    write_rows(tmp_path / "dev.jsonl", rows)
+    for _ in range(2):  # nor when it is called again
+        with pytest.raises(ValueError, match=r"dev\.jsonl: none of 1 utterances could be decoded"):
+            soup(
+                "whisper", whisper.config(), checkpoints, tmp_path / "o", dev=tmp_path / "dev.jsonl"
+            )
+    assert not (tmp_path / "o").exists()
+
+
 def test_what_does_not_fit_together_is_refused_in_one_line(
     whisper, tiny_whisper, trained_owsm, tiny_owsm_ctc, trained_nemo, tmp_path, capsys
 ):
@@ -310,6 +322,6 @@ def test_what_does_not_fit_together_is_refused_in_one_line(
     assert "no such folder" in complaint("whisper", moved, tmp_path / "none")
     assert "weights are" in complaint("owsm", trained_owsm, tiny_owsm_ctc)
     assert "its vocabulary is not that of" in complaint("nemo", trained_nemo, vocabulary)
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out*"))
     with pytest.raises(SystemExit, match="2"):
         main(["whisper", "--config", "c", "--checkpoints", "a", "b", "--out", "o", "--greedy"])
