@@ -212,6 +212,9 @@ def _times(
     parts: _Parts, extent: Ints, written: _Written, listed: Listed
 ) -> tuple[list[float | None], list[float | None]]:
     """Return when words start and end, the mean of those who wrote them so."""
+    if not len(listed.start):
+        unknown: list[float | None] = [None] * int(extent.sum())
+        return unknown, unknown
     at = parts.place, parts.utterance
     same = (written.spelling[:, *at] == parts.spelling) & (parts.spelling >= 0)
     word = np.where(same, written.word[:, *at], -1)

@@ -69,15 +69,19 @@ class Spelled:
 def spelled(texts: Sequence[str], space: Space) -> Spelled:
     """Return what texts say, as numbers."""
     numbers = _Numbers(space)
-    words = [text.split() for text in texts]
-    counts = np.fromiter(map(len, words), np.int64, len(words))
-    flat = list(chain.from_iterable(words))
+    together = " ".join(filter(None, texts))
+    flat = together.split()
+    plain = " ".join(flat) == together  # one space between any two words of a text, no other
+    if plain:
+        counts = np.array([text.count(" ") + 1 if text else 0 for text in texts], np.int64)
+    else:
+        counts = np.array([len(text.split()) for text in texts], np.int64)
     number = np.fromiter(map(numbers.__getitem__, flat), np.int64, len(flat))
     whole = np.zeros(len(texts), np.bool_)  # texts that have to be looked at as a whole
     whole[np.repeat(np.arange(len(texts)), counts)[number == _NOT_ALONE]] = True
-    if space == "scorer" and " ".join(flat) != " ".join(filter(None, texts)):
+    if space == "scorer" and not plain:
         # Where there are two spaces the normaliser does not see "he's been".
-        whole |= [" ".join(own) != text for own, text in zip(words, texts, strict=True)]
+        whole |= [" ".join(text.split()) != text for text in texts]
     units = {n: units_of(texts[n], space) for n in np.flatnonzero(whole).tolist()}
     sizes = counts.copy()
     sizes[whole] = [len(found) for found in units.values()]
