@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fusion.folds import held_out, read_dev, without_texts
-from fusion.oracle import Oracle, format_oracle, oracle
+from fusion.oracle import EXPLAINED, Oracle, format_oracle, oracle
 from fusion.parallel import MANY, in_order, processors
 from fusion.tuning.climb import Dev, development
 from fusion.tuning.methods import KINDS
@@ -158,11 +158,13 @@ def render_contribution(found: Contribution) -> str:
         rows.append([name, percent(place.wer), missed, interval])
     parts = [
         "# Who earns a place",
-        f"The fusion ({found.method}), tuned again without some of its members, on {what}. A star: "
-        "the 95 % interval of the difference, over speakers, leaves out 0.",
+        f"The fusion ({found.method}), tuned again without some of its members, on {what}. "
+        "Difference: the points of WER that their absence costs. A star: the 95 % interval of the "
+        "difference, over speakers, leaves out 0.",
         markdown_table(["without", "WER %", "difference", "95 % interval"], rows),
         "## What could be reached",
         f"```\n{format_oracle(found.oracle)}\n```",
+        EXPLAINED.strip(),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -144,6 +144,13 @@ def _say(word: str, errors: Sequence[int], truth: Sequence[str]) -> list[int]:
     return after
 
 
+EXPLAINED = """\
+No choice can be better, for these choose knowing what was said: **best member of each** utterance;
+**best way through network**, word by word, where the members' best hypotheses are aligned, which
+is what votes choose from; **best of all n-best**, the whole lists.
+"""
+
+
 def format_oracle(result: Oracle) -> str:
     """Return the figures as lines of text."""
     best = result.best_member

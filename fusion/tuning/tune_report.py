@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from fusion.oracle import Oracle, format_oracle
+from fusion.oracle import EXPLAINED, Oracle, format_oracle
 from scoring.report import markdown_table, percent
 
 _METHOD = """\
@@ -66,6 +66,7 @@ def render_report(report: Report, best_member: str) -> str:
         f"alone: {percent(report.oracle.wer(report.oracle.members[best_member]))} %.",
         markdown_table(header, rows),
         "## What could be reached\n\n```\n" + format_oracle(report.oracle) + "\n```",
+        EXPLAINED,
         "## How to read this",
         _METHOD,
     ]

@@ -91,6 +91,8 @@ def test_the_table(found):
     assert "| all of y: y, y_lm " in text
     assert " *" in text
     assert "on test" in text
+    assert "points of WER that their absence costs" in text
+    assert "**best way through network**" in text
 
 
 def test_without_a_test_set_dev_is_judged_on_held_out_speakers():
