@@ -31,6 +31,11 @@ class Remembering:
         self.lm = lm
         self._known: dict[str, LogProb] = {}
 
+    @classmethod
+    def of(cls, lm: LanguageModel) -> Remembering:
+        """Return a model that remembers: ``lm`` itself, where it does."""
+        return lm if isinstance(lm, cls) else cls(lm)
+
     def score_texts(self, texts: Sequence[str]) -> list[LogProb]:
         """Return ln P of each text; see `LanguageModel`."""
         if len(self._known) > _REMEMBERED:
@@ -38,6 +43,12 @@ class Remembering:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         self._known.update(zip(new, self.lm.score_texts(new), strict=True))
         return [self._known[text] for text in texts]
+
+
+def ngram_of(lm: LanguageModel) -> NGram | None:
+    """Return the n-gram that a model is, or remembers for; None: it has no words to go by."""
+    asked = lm.lm if isinstance(lm, Remembering) else lm
+    return asked if isinstance(asked, NGram) else None
 
 
 class CausalOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from lm.model import LanguageModel, Remembering
+from lm.model import LanguageModel, Remembering, ngram_of
 from lm.ngram import NGram, State, words_of
 from lm.rerank import rescore
 from lm.weights import Errors, Tuned, Weights, tune, word_errors
@@ -135,7 +135,7 @@ def tune_networks(
     find is what was tuned on. The votes alone are among the candidates: dev never gets worse.
     """
     kept = list(networks)
-    judges = [lm if isinstance(lm, Remembering) else Remembering(lm) for lm in lms]
+    judges = [Remembering.of(lm) for lm in lms]
     rows = [_by_votes(network, ways) for network in kept]
     for _ in range(_ROUNDS):
         tuned = tune(rows, references, judges, errors=errors)
@@ -170,9 +170,8 @@ def _with_new(
     """Return the row with the best ways by the first n-gram behind those that it has."""
     if weights.neutral:
         return row
-    plain = [lm.lm if isinstance(lm, Remembering) else lm for lm in lms]
-    ngrams = [(lm, alpha) for lm, alpha in zip(plain, weights.alphas, strict=True)
-              if isinstance(lm, NGram)]  # fmt: skip
+    ngrams = [(ngram, alpha) for lm, alpha in zip(lms, weights.alphas, strict=True)
+              if (ngram := ngram_of(lm))]  # fmt: skip
     ngram, alpha = ngrams[0] if ngrams else (None, 0.0)
     found = best_ways(network, ways, ngram, alpha=alpha, beta=weights.beta)
     known = {hyp.text for hyp in row.hyps}
