@@ -63,8 +63,14 @@ def same_settings(exp: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def is_complete(exp: Path, settings: Mapping[str, Any]) -> bool:
-    """Return whether ``exp`` holds the result of these settings; ValueError if that of others."""
-    begun, final = same_settings(exp, settings), exp / FINAL
+    """Return whether ``exp`` holds the result of these settings; ValueError if that of others.
+
+    Settings that failed before their first checkpoint (a base that is not there) bind nobody.
+    """
+    final = exp / FINAL
+    if not final.exists() and not any((exp / "checkpoints").glob("*")):
+        return False
+    begun = same_settings(exp, settings)
     if not final.exists():
         return False
     if not begun:
