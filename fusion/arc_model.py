@@ -215,10 +215,11 @@ def _one_absent(ballots: Sequence[Ballot], take: int) -> list[Ballot]:
 def _fitted(fit: Callable[..., Trees], takes: Sequence[_Take], without: int | None = None) -> Trees:
     """Return trees that know all of dev, or all but one part."""
     rows = [take.fold != without for take in takes]
-    return fit(
-        np.concatenate([take.features[own] for take, own in zip(takes, rows, strict=True)]),
-        np.concatenate([take.right[own] for take, own in zip(takes, rows, strict=True)]),
-    )
+    right = np.concatenate([take.right[own] for take, own in zip(takes, rows, strict=True)])
+    if len(set(right.tolist())) < 2:
+        raise ValueError("the members disagree in too few places to learn from")
+    features = [take.features[own] for take, own in zip(takes, rows, strict=True)]
+    return fit(np.concatenate(features), right)
 
 
 def _learners(arcs: int) -> tuple[Callable[..., Trees], Callable[..., Trees]]:

@@ -171,3 +171,25 @@ def test_the_command(tmp_path, ngram, capsys):
     assert arcs.main(["apply", *files, "--model", files[0], "--out", out]) == 1
     assert "no model of arcs" in capsys.readouterr().err
     assert isinstance(load(tmp_path / "arcs.json"), ArcModel)
+
+
+def test_what_disagrees_in_one_part_of_dev_alone_is_too_little():
+    """Without that part there is nothing left to learn from."""
+    said = {"a": ("the cat sat", "the hat sat"), "b": ("he goed", "he goed")}
+    ballots = [
+        Ballot(
+            utt_id,
+            tuple(
+                NBest(utt_id=utt_id, system="s", hyps=(Hypothesis(text=text),)) for text in texts
+            ),
+        )
+        for utt_id, texts in said.items()
+    ]
+    references = {
+        utt_id: Utterance(
+            utt_id=utt_id, audio_filepath="a", duration=1, text=texts[0], speaker=utt_id
+        )
+        for utt_id, texts in said.items()
+    }
+    with pytest.raises(ValueError, match="disagree in too few places"):
+        ArcMethod().fit(ballots, references)
