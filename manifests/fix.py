@@ -4,6 +4,7 @@
 
 Beside the copy lie train.repaired.jsonl and train.dropped.jsonl, one line for each change:
     {"place":"train.jsonl:7","reason":"duration was 4.2 s, is the audio's 3.9 s","utt_id":"U_7"}
+The exit status is 1 where no row could be kept.
 """
 
 from __future__ import annotations
@@ -259,6 +260,10 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     log.info("%s: %d rows kept, %d repairs, %d rows dropped", args.out, *fixed)
+    if fixed.dropped and not fixed.kept:
+        lost = args.dropped or args.out.with_suffix(".dropped.jsonl")
+        print(f"{args.manifest}: no row could be kept, {lost} says why", file=sys.stderr)
+        return 1
     return 0
 
 

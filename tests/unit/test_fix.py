@@ -164,3 +164,15 @@ def test_the_command(corpus: Any, folder: Path, capsys: pytest.CaptureFixture[st
         assert "must be" in line
     assert path.read_bytes() == before
     assert list(read_rows(folder / "f.jsonl", Utterance)) != []
+
+
+def test_a_manifest_of_which_nothing_is_left_is_no_success(
+    corpus: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = corpus.manifest(folder, "x", {"audio_filepath": "lost.wav"}), folder / "f.jsonl"
+    assert main([str(path), "--out", str(out)]) == 1
+    dropped = folder / "f.dropped.jsonl"
+    assert f"{path}: no row could be kept, {dropped} says why" in capsys.readouterr().err
+    assert len(list(read_rows(dropped, Rejected))) == 2
+    empty = corpus.manifest(folder, name="empty.jsonl")
+    assert main([str(empty), "--out", str(out)]) == 0
