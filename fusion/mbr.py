@@ -217,8 +217,14 @@ def _as_written(candidates: Candidates, b: int, each: Floats) -> dict[int, Hypot
         _, text = max(
             (math.fsum(share for share, _ in found), text) for text, found in ways.items()
         )
-        chosen[k] = max(ways[text], key=lambda found: (found[0], found[1].words is not None))[1]
+        chosen[k] = max(ways[text], key=_telling)[1]
     return chosen
+
+
+def _telling(found: tuple[float, Hypothesis]) -> tuple[float, bool, bytes]:
+    """Return what of one text is better: its share, that it has words; then any fixed order."""
+    share, hyp = found
+    return round(share, _SCORE_DIGITS), hyp.words is not None, msgspec.json.encode(hyp.words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

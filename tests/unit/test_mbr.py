@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fusion.candidates import batches, word_distances
 from fusion.mbr import ListModel, Settings, main, mbr
 from fusion.pool import NO_VOTE, Ballot
-from manifests import Hypothesis, NBest, read_nbest, write_rows
+from manifests import Hypothesis, NBest, Word, read_nbest, write_rows
 from scoring.counts import count_errors
 from scoring.normalize import normalize_english
 
@@ -209,3 +209,19 @@ def test_the_command_is_the_call(tmp_path, capsys):
         capsys.readouterr().err
         == "fusion.mbr: weights: 1 values, must be one for each of 2 members\n"
     )
+
+
+def test_whose_words_are_kept_does_not_depend_on_the_order_of_members():
+    rows = [
+        NBest(
+            utt_id="a",
+            system="s",
+            hyps=(Hypothesis(text="he", words=(Word(text="he", start=at, end=1.0),)),),
+        )
+        for at in (0.1, 0.5)
+    ]
+    one, other = (
+        next(mbr([Ballot("a", order)], Settings())) for order in (tuple(rows), tuple(rows[::-1]))
+    )
+    assert one.best.words is not None
+    assert one == other
