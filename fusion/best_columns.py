@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.batch import Part
 from fusion.ragged import offsets
-from fusion.records import Part, bad_row
+from fusion.records import bad_row
 from manifests import Hypothesis, NBest, Word
 from manifests.faults import JSON_ERRORS, examine, row_check
 from manifests.rows import UTT_ID

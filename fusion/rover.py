@@ -31,11 +31,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fusion.batch import Batch
 from fusion.nist.rule import METHODS, Rule
 from fusion.parallel import collect_rarely, in_order, processors
 from fusion.pool import member_names
-from fusion.records import Batch, Written, is_ctm, read_batches
-from manifests import RowWriter
+from fusion.records import Written, is_ctm, read_batches
+from manifests import RowWriter, check_outputs
 from manifests.formats.lines import write_lines
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def rover(
     the names of the files, says what confidences mean. `RowError` and
     ValueError where the files are bad or do not fit, OSError where they cannot be read.
     """
+    check_outputs(filter(None, [out, networks]), hypotheses)
     batches = read_batches(hypotheses, one_channel=not is_ctm(out))
     if calibration is not None:
         options, calibration = _calibrated(hypotheses, options, calibration)

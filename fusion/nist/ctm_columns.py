@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.batch import Part
 from fusion.nist.columns import Column, Floats, Ints, Transcripts, Vocabulary
 from fusion.ragged import offsets
-from fusion.records import Part, parsed_lines
+from fusion.records import parsed_lines
 from manifests.formats.lines import parse_seconds
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from fusion.batch import Batch
 from fusion.best_columns import read_best
 from fusion.nist.columns import Transcripts, Vocabulary
 from fusion.nist.ctm_columns import ctm_column, ctm_lines
 from fusion.nist.exact import fuse
 from fusion.nist.nbest_columns import nbest_column, nbest_rows
 from fusion.nist.rule import Rule
-from fusion.records import SYSTEM, Batch, Written, encoded, is_ctm, utterance_names
+from fusion.records import SYSTEM, Written, encoded, is_ctm, utterance_names
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from fusion.batch import Batch, Part
 from fusion.best_columns import BestColumns, decoded, read_best
 from fusion.calibration import Calibration
 from fusion.pool import Ballot
-from fusion.records import (
-    SYSTEM,
-    Batch,
-    Part,
-    Written,
-    encoded,
-    is_ctm,
-    parsed_lines,
-    utterance_names,
-)
+from fusion.records import SYSTEM, Written, encoded, is_ctm, parsed_lines, utterance_names
 from fusion.voting.combine import Fused, best_of, fuse, learned, listen, unheard
 from fusion.voting.hearings import heard_columns, heard_hypotheses
 from fusion.voting.trust import Trust, sample

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fusion.best_columns
+from fusion.batch import Part
 from fusion.best_columns import _read_at_once, best_columns, decoded, read_best
-from fusion.records import Part
 from manifests import Hypothesis, NBest, RowError, Word
 
 NOWHERE = Path("x.jsonl")

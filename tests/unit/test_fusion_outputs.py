@@ -11,6 +11,8 @@ from fusion.tuning.tuned import Tuned, write_tuned
 from manifests import Hypothesis, NBest, Utterance, write_rows
 
 CALLS = {
+    "fusion.rover": "{h} --out {h}",
+    "fusion.rover ": "{h} --out {dir}/f.jsonl --networks {h}",
     "fusion.mbr": "{h} --out {h}",
     "fusion.select": "{h} --out {h} --dev-hyp {h} --dev-ref {ref}",
     "fusion.rescore": "{h} --lm lm --out {h} --tune-on {h} --ref {ref}",

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import fusion.records
-from fusion.records import Part, Stretch, _to_open_again, read_batches
+from fusion.batch import Part, Stretch
+from fusion.records import _to_open_again, read_batches
 from manifests import Hypothesis, NBest, RowError, write_rows
 
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import fusion.records
+from fusion.batch import Part
 from fusion.nist.columns import NULL, Vocabulary
 from fusion.nist.ctm_columns import _any_fields, _same_fields, has_confidences
 from fusion.nist.rule import Rule
 from fusion.nist.segments import common_pauses
-from fusion.records import Part, read_ctm_records
+from fusion.records import read_ctm_records
 from fusion.rover import rover
 from fusion.voting.vote import VoteOptions
 from manifests import read_nbest
