@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from manifests import Hypothesis, Seconds, Word
-from systems.align import time_within
+from manifests import Hypothesis, Seconds
+from systems.align import timed_word
 from systems.confidence import aggregate, frame_confidence
 from systems.ctc_beam import Beam, BeamSearch, Floats, Job
 from systems.ctc_config import CtcConfig
@@ -249,13 +249,9 @@ class CtcDecoder:
         return self._tokens, self._subwords, self._config, self._lm
 
     def _ranked(self, beam: Beam, seconds: Seconds) -> Ranked:
+        step = self._frame_seconds
         words = tuple(
-            Word(
-                text=text,
-                start=time_within(first * self._frame_seconds, seconds),
-                end=time_within(end * self._frame_seconds, seconds),
-                confidence=round(confidence, 4),
-            )
+            timed_word(text, first * step, end * step, confidence, audio=seconds)
             for text, first, end, confidence in beam.words
         )
         hypothesis = Hypothesis(
