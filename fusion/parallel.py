@@ -15,7 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-MANY = 500  # utterances of dev: to fit on fewer, a second process takes longer than it saves
+MANY = 100  # utterances of dev: to fit on fewer, a second process takes longer than it saves
 
 
 def in_order(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Iterator[R]:

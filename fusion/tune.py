@@ -137,12 +137,15 @@ def _wanted(dev: Dev, methods: Sequence[str] | None) -> list[str]:
 
 
 def _tasks(names: Sequence[str]) -> list[list[str]]:
-    """Return the methods in groups: those that build on each other are tried by one process."""
+    """Return the methods in groups: those that build on each other are tried by one process.
+
+    The last ones take longest and come first, so that no process waits for them in the end.
+    """
     first = {name: KINDS[name].upon or name for name in names}
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(first[name] if first[name] in names else name, []).append(name)
-    return list(groups.values())
+    return list(groups.values())[::-1]
 
 
 def _try(names: Sequence[str], dev: Dev) -> list[Trial | str]:
