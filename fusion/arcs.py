@@ -45,6 +45,7 @@ def fit(
     from fusion.folds import read_dev
     from fusion.voting.vote import VoteOptions
 
+    check_outputs([out], [*hypotheses, ref])
     _, ballots, references = read_dev(hypotheses, ref)
     method = ArcMethod(options or VoteOptions(), None if lm is None else str(lm))
     save(method.fit(ballots, references), out)
@@ -102,7 +103,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             from fusion.voting.vote import VoteOptions
 
             options = VoteOptions(space=args.space)
-            check_outputs([args.out], [*args.hypotheses, args.ref])
             fit(args.hypotheses, args.ref, args.out, lm=args.lm, options=options)
         else:
             apply(args.hypotheses, args.model, args.out, hyps=args.hyps, networks=args.networks)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from fusion.batch import Part
 from fusion.ragged import offsets
 from fusion.records import bad_row
-from manifests import Hypothesis, NBest, Word
+from manifests import NBest, Word
 from manifests.faults import JSON_ERRORS, examine, row_check
-from manifests.rows import UTT_ID
+from manifests.rows import SILENCE, UTT_ID
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -30,7 +30,6 @@ Numbers = tuple[Floats, Floats, Floats]
 
 _AT_ONCE = 1000  # rows: more of them, with all their words, leave the processor's cache
 _IDS = re.compile(rf"(?:{UTT_ID.pattern}\n)*+")
-_SILENCE = Hypothesis(text="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def decoded(path: Path, part: Part) -> list[NBest | None]:
 
 def best_columns(rows: Sequence[NBest | None], *, words: bool = False) -> BestColumns:
     """Return the columns of rows that are in memory."""
-    hyps = [_SILENCE if row is None or row.error else row.best for row in rows]
+    hyps = [SILENCE if row is None or row.error else row.best for row in rows]
     listed = [word for hyp in hyps for word in hyp.words or ()]
     counts = [len(hyp.words or ()) for hyp in hyps]
     start, end, confidence = _numbers(listed)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from manifests import Hypothesis, NBest, read_nbest
+from manifests.rows import SILENCE
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Ballot:
         """Return what ``system`` made of the votes; without hypotheses a failed row."""
         if hyps:
             return NBest(utt_id=self.utt_id, system=system, hyps=tuple(hyps))
-        silence = (Hypothesis(text=""),)
+        silence = (SILENCE,)
         return NBest(utt_id=self.utt_id, system=system, hyps=silence, error=NO_VOTE)
 
 

@@ -77,6 +77,9 @@ class Hypothesis(Row, frozen=True, kw_only=True):
     words: tuple[Word, ...] | None = None
 
 
+SILENCE = Hypothesis(text="")
+
+
 class NBest(Row, frozen=True, kw_only=True):
     """What one system heard: hypotheses best first, never an empty list.
 

@@ -11,10 +11,10 @@ from fusion.nist.columns import Bools, Column, Floats, Transcripts, Vocabulary
 from fusion.pool import NO_VOTE
 from fusion.ragged import offsets
 from manifests import Hypothesis, NBest, Word
+from manifests.rows import SILENCE
 
 # What NIST's rover prints.
 _TIME_DECIMALS, _CONFIDENCE_DECIMALS = 3, 6
-_SILENCE = Hypothesis(text="")
 
 
 def nbest_column(best: BestColumns, vocabulary: Vocabulary) -> Column:
@@ -71,7 +71,7 @@ def nbest_rows(
     for utt_id, heard, first, last in zip(
         utt_ids, voted.tolist(), begins[:-1], begins[1:], strict=True
     ):
-        hyp = _SILENCE
+        hyp = SILENCE
         if first < last:
             hyp = Hypothesis(text=" ".join(texts[first:last]), words=tuple(words[first:last]))
         error = None if heard else NO_VOTE

@@ -23,6 +23,7 @@ from fusion.voting.sausage import Sausage
 from fusion.voting.trust import Trust, learn, tally
 from fusion.voting.vote import VoteOptions, cast_votes
 from manifests import Hypothesis, NBest, WordNetwork
+from manifests.rows import SILENCE
 
 if TYPE_CHECKING:
     from lm.ngram import NGram
@@ -153,7 +154,7 @@ def unheard(utt_id: str, system: str, networks: bool) -> Fused:
     row = NBest(
         utt_id=utt_id,
         system=system,
-        hyps=(Hypothesis(text=""),),
+        hyps=(SILENCE,),
         error="no member has heard this utterance",
     )
     empty = WordNetwork(utt_id=utt_id, system=system, slots=())

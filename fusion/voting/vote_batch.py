@@ -19,10 +19,11 @@ from fusion.voting.hearings import heard_columns, heard_hypotheses
 from fusion.voting.trust import Trust, sample
 from fusion.voting.vote import VoteOptions
 from lm.ngram import NGram
-from manifests import Hypothesis, NBest
+from manifests import NBest
 from manifests.formats.ctm import CtmLine, from_nbest, to_nbests
+from manifests.rows import SILENCE
 
-_SILENT = NBest(utt_id="-", system=SYSTEM, hyps=(Hypothesis(text=""),))
+_SILENT = NBest(utt_id="-", system=SYSTEM, hyps=(SILENCE,))
 
 
 @dataclass(frozen=True)

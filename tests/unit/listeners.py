@@ -10,15 +10,19 @@ SENTENCE = "the a cat dog bird house ran saw big red my goed sat on under tree b
 WORDS = SENTENCE.split()
 
 
-def corpus(utterances=80, speakers=8, seed=1):
-    """Sentences of several speakers."""
+def some_words(rng):
+    return " ".join(rng.choices(WORDS, k=rng.randint(2, 7)))
+
+
+def corpus(utterances=80, speakers=8, seed=1, say=some_words, ids="u{:03}"):
+    """What several speakers ``say``."""
     rng = random.Random(seed)
     return {
-        f"u{n:03}": Utterance(
-            utt_id=f"u{n:03}",
+        ids.format(n): Utterance(
+            utt_id=ids.format(n),
             audio_filepath="x.flac",
             duration=2.0,
-            text=" ".join(rng.choices(WORDS, k=rng.randint(2, 7))),
+            text=say(rng),
             speaker=f"s{n % speakers}",
         )
         for n in range(utterances)

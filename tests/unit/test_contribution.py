@@ -6,28 +6,14 @@ import msgspec
 import pytest
 
 from fusion.contribution import contribution, main, render_contribution
-from fusion.pool import Ballot
 from fusion.tune import tune
-from fusion.tuning.climb import development
 from fusion.tuning.tuned import write_tuned
-from manifests import Hypothesis, NBest, Utterance, write_rows
-
-SENTENCE = "the a cat dog bird house ran saw big red my goed sat on under tree ball"
-WORDS = SENTENCE.split()
+from manifests import Hypothesis, NBest, write_rows
+from tests.unit.listeners import WORDS, corpus, dev_of
 
 
-def corpus(name, count=48):
-    rng = random.Random(name)
-    return {
-        f"{name}{n}": Utterance(
-            utt_id=f"{name}{n}",
-            audio_filepath="x.flac",
-            duration=2.0,
-            text=" ".join(rng.choices(WORDS, k=5)),
-            speaker=f"s{n % 6}",
-        )
-        for n in range(count)
-    }
+def five_words(rng):
+    return " ".join(rng.choices(WORDS, k=5))
 
 
 def listener(references, rate, seed, system):
@@ -42,7 +28,7 @@ def listener(references, rate, seed, system):
 
 def pools(name):
     """Three members that err apart, and a copy of the first; two systems."""
-    references = corpus(name)
+    references = corpus(48, 6, name, five_words, f"{name}{{}}")
     first = listener(references, 0.3, 1, "x")
     members = {
         "x": first,
@@ -51,11 +37,6 @@ def pools(name):
         "y_lm": listener(references, 0.3, 3, "y"),
     }
     return references, members
-
-
-def dev_of(references, members):
-    ballots = [Ballot(rows[0].utt_id, rows) for rows in zip(*members.values(), strict=True)]
-    return development(tuple(members), ballots, references)
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 from fusion.judge import Panel
 from fusion.mbr import Settings as MbrSettings
 from fusion.mbr import mbr
-from fusion.pool import Ballot
 from fusion.rescore import Rescoring, main, tune_rescoring
-from fusion.tuning.climb import development
 from fusion.tuning.mbr_search import MbrSearch
 from lm import NGram
 from lm.weights import Weights
-from manifests import Hypothesis, NBest, Utterance, read_nbest, write_rows
+from manifests import Hypothesis, NBest, read_nbest, write_rows
 from scoring.counts import count_errors
 from scoring.metric import count_word_errors
 from scoring.normalize import normalize_english
+from tests.unit.listeners import corpus, dev_of
 
 SUBJECTS, VERBS, THINGS = ("the cat", "a dog", "my bird"), ("saw", "ate"), ("the ball", "a mat")
 SENTENCES = [f"{one} {verb} {thing}" for one in SUBJECTS for verb in VERBS for thing in THINGS]
@@ -30,20 +29,6 @@ SENTENCES = [f"{one} {verb} {thing}" for one in SUBJECTS for verb in VERBS for t
 @pytest.fixture(scope="module")
 def folder(make_ngram):
     return make_ngram(SENTENCES * 3)
-
-
-def corpus(utterances=60, speakers=6, seed=1):
-    rng = random.Random(seed)
-    return {
-        f"u{n:03}": Utterance(
-            utt_id=f"u{n:03}",
-            audio_filepath="x.flac",
-            duration=2.0,
-            text=rng.choice(SENTENCES),
-            speaker=f"s{n % speakers}",
-        )
-        for n in range(utterances)
-    }
 
 
 def member(references, rate, seed):
@@ -59,7 +44,7 @@ def member(references, rate, seed):
     return rows
 
 
-REFERENCES = corpus()
+REFERENCES = corpus(60, 6, say=lambda rng: rng.choice(SENTENCES))
 MEMBERS = {f"m{n}": member(REFERENCES, 0.4, n) for n in range(2)}
 
 
@@ -74,8 +59,7 @@ class Noise:
 
 
 def dev():
-    ballots = [Ballot(rows[0].utt_id, rows) for rows in zip(*MEMBERS.values(), strict=True)]
-    return development(tuple(MEMBERS), ballots, REFERENCES)
+    return dev_of(REFERENCES, MEMBERS)
 
 
 def errors(rows):
